@@ -1,0 +1,718 @@
+"""Find the service of a home, make it prove itself, and talk to it: the shell's quick way.
+
+Standard library only, and nothing of ours but `errors`: a whole `submit_job` must
+cost little more than a bare interpreter, so what only failures need is imported
+where it fails, and HTTP/1.1 (RFC 9112) is spoken over a plain socket. It knows
+the wire (DESIGN §5), the endpoint file and the proof; nothing of jobs or specs.
+
+The token is sent on a connection only after the server has shown, on that same
+connection, that it knows the token too. Whoever listens on a port that the
+service has left gets a nonce and nothing else.
+"""
+
+from __future__ import annotations
+
+import json as _json
+import os
+import socket
+import sys
+
+from ..errors import (
+    HomeInUse,
+    InvalidInput,
+    NotRunning,
+    PermissionDenied,
+    ServiceUnavailable,
+    SimyardError,
+    by_code,
+)
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:  # `typing` costs as much as `json`
+    from collections.abc import Callable, Mapping, Sequence
+    from typing import Any
+
+CONNECT_TIMEOUT = 5.0
+ANSWER_TIMEOUT = 30.0
+MAX_HEAD = 64 * 1024
+MAX_JSON = 256 * 1024 * 1024
+_PLAIN = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~/")
+
+
+def home_path(home: str | os.PathLike[str] | None = None) -> str:
+    """Return the home folder: as given, else `SIMYARD_HOME`, else the user's state folder.
+
+    The last is what `platformdirs.user_state_dir("simyard", appauthor=False)` returns,
+    computed here because importing that costs more than the whole request.
+    """
+    given = os.fspath(home) if home is not None else os.environ.get("SIMYARD_HOME")
+    if given:
+        return os.path.abspath(os.path.expanduser(given))
+    if sys.platform == "win32":
+        base = os.environ.get("LOCALAPPDATA") or os.path.expanduser("~\\AppData\\Local")
+        return os.path.join(os.path.normpath(base), "simyard")
+    state = os.environ.get("XDG_STATE_HOME", "")
+    if not os.path.isabs(state):
+        library = "Library/Application Support"
+        state = os.path.join(_user_home(), library if sys.platform == "darwin" else ".local/state")
+    return os.path.join(state, "simyard")
+
+
+def _user_home() -> str:
+    if os.path.isabs(os.environ.get("HOME", "/")):
+        found = os.path.expanduser("~")
+    else:
+        import pwd
+
+        found = pwd.getpwuid(os.getuid()).pw_dir
+    if not os.path.isabs(found):
+        raise InvalidInput("cannot tell your home folder; give --home, or set HOME or SIMYARD_HOME")
+    return found.rstrip("/") or "/"
+
+
+class Endpoint:
+    """Where a service answers, and the token that it shares with its owner."""
+
+    __slots__ = ("boot_id", "host", "pid", "token", "url", "version")
+
+    def __init__(
+        self,
+        url: str,
+        token: str,
+        *,
+        pid: int | None = None,
+        host: str | None = None,
+        boot_id: str | None = None,
+        version: str | None = None,
+    ) -> None:
+        self.url = url.rstrip("/")
+        self.token = token
+        self.pid = pid
+        self.host = host
+        self.boot_id = boot_id
+        self.version = version
+        self.address()
+
+    def __repr__(self) -> str:
+        return f"Endpoint({self.url!r}, pid={self.pid}, host={self.host!r})"
+
+    def address(self) -> tuple[str, str, int]:
+        """Split the URL into scheme, host and port; raises `InvalidInput`."""
+        scheme, separator, rest = self.url.partition("://")
+        authority, slash, _ = rest.partition("/")
+        host, colon, port = authority.rpartition(":")
+        if authority.endswith("]") or not colon:
+            host, port = authority, ""
+        if scheme not in ("http", "https") or not separator or not host or slash or "@" in host:
+            raise InvalidInput(
+                f"{self.url!r} is not the address of a service; it looks like http://127.0.0.1:8080"
+            )
+        if port and not (port.isascii() and port.isdigit() and 0 < int(port) < 65536):
+            raise InvalidInput(f"{port!r} in {self.url!r} is not a port; ports are 1 to 65535")
+        return scheme, host, int(port) if port else (443 if scheme == "https" else 80)
+
+    @property
+    def authority(self) -> str:
+        """Host and port as they stand in the Host header and in the proof."""
+        _, host, port = self.address()
+        return f"{host}:{port}"
+
+    @property
+    def on_this_host(self) -> bool:
+        """True where the service is known to run on this boot of this machine."""
+        if self.host != socket.gethostname():
+            return False
+        boot = this_boot()
+        return self.boot_id is None or boot is None or self.boot_id == boot
+
+
+def this_boot() -> str | None:
+    """Return the boot id of this host; None where the system does not tell it cheaply."""
+    try:
+        with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:
+            return file.read().strip()
+    except OSError:
+        return None
+
+
+def find_endpoint(home: str) -> Endpoint:
+    """Read who serves `home`, believing the file only where nobody else can have written it.
+
+    Raises `NotRunning` (its details say `stale` where a service died without saying
+    goodbye), `PermissionDenied` where the file is not ours alone, `HomeInUse` where the
+    service runs on another host.
+    """
+    path = os.path.join(home, "run", "endpoint.json")
+    try:
+        facts = _json.loads(_read_private(path))
+        endpoint = Endpoint(
+            facts["url"],
+            facts["token"],
+            pid=int(facts["pid"]),
+            host=facts["host"],
+            boot_id=facts["boot_id"],
+            version=facts.get("version"),
+        )
+    except FileNotFoundError:
+        raise NotRunning(
+            f"no Simyard service runs for the home {home}; "
+            "start one with 'simyard serve --detach'",
+            stale=False,
+        ) from None
+    except (ValueError, KeyError, TypeError, AttributeError):
+        raise NotRunning(
+            f"{path} cannot be understood; remove it and start a service with "
+            "'simyard serve --detach'",
+            stale=True,
+        ) from None
+    if endpoint.host != socket.gethostname():
+        raise HomeInUse(
+            f"the service of the home {home} runs on the host {endpoint.host}; use it from there, "
+            "or through a tunnel with --url and --token, or choose another --home"
+        )
+    if not endpoint.on_this_host or not _alive(endpoint.pid or 0):
+        raise NotRunning(
+            f"the Simyard service of the home {home} (process {endpoint.pid}) is gone; "
+            "start one with 'simyard serve --detach'",
+            stale=True,
+        )
+    return endpoint
+
+
+def _read_private(path: str) -> bytes:
+    flags = os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
+    try:
+        descriptor = os.open(path, flags)
+    except (FileNotFoundError, NotADirectoryError):
+        raise FileNotFoundError(path) from None
+    except OSError as error:
+        raise PermissionDenied(
+            f"{path} cannot be trusted or read ({error.strerror}); it must be a plain file of "
+            "yours: remove it, and restart the service"
+        ) from None
+    try:
+        if sys.platform != "win32":
+            facts = os.fstat(descriptor)
+            if facts.st_mode & 0o170000 != 0o100000 or facts.st_uid != os.getuid():
+                raise PermissionDenied(
+                    f"{path} is not a plain file of yours, so it cannot be trusted; remove it, or "
+                    "choose a --home of your own"
+                )
+            if facts.st_mode & 0o077:
+                raise PermissionDenied(
+                    f"{path} holds a token and others can reach it (mode "
+                    f"{facts.st_mode & 0o777:04o}); run 'simyard stop', remove it, and start again"
+                )
+        return os.read(descriptor, 65536)
+    finally:
+        os.close(descriptor)
+
+
+def _alive(pid: int) -> bool:
+    if sys.platform == "win32":  # there os.kill(pid, 0) would end it
+        return True
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except (PermissionError, OverflowError):
+        pass
+    return pid > 0
+
+
+def expected_proof(token: str, nonce: str, authority: str) -> str:
+    """Return what only a server that knows the token can answer to `nonce`."""
+    import hmac
+
+    return hmac.digest(token.encode(), f"{nonce}\n{authority}".encode(), "sha256").hex()
+
+
+def check_proof(endpoint: Endpoint, nonce: str, answer: Any) -> None:
+    """Take over the facts of a server that proved itself; raise `PermissionDenied` else."""
+    import hmac
+
+    given = answer.get("proof") if isinstance(answer, dict) else None
+    wanted = expected_proof(endpoint.token, nonce, endpoint.authority)
+    if not isinstance(given, str) or not hmac.compare_digest(given.encode(), wanted.encode()):
+        raise PermissionDenied(
+            f"what answers at {endpoint.url} did not prove that it knows the token, so nothing was "
+            "sent to it; the token is wrong, or that is not your Simyard service"
+        )
+    endpoint.host = answer.get("host") or endpoint.host
+    endpoint.boot_id = answer.get("boot_id") or endpoint.boot_id
+    endpoint.version = answer.get("version") or endpoint.version
+
+
+def error_from(status: int, body: bytes, where: str) -> SimyardError:
+    """Turn an answer that is not a success into the error that the service meant."""
+    try:
+        problem = _json.loads(body)
+    except ValueError:
+        problem = None
+    if not isinstance(problem, dict) or not isinstance(problem.get("code"), str):
+        return SimyardError(f"{where} answered {status} and no reason", status=status)
+    known = {"type", "title", "status", "detail", "code", "instance"}
+    details = {name: value for name, value in problem.items() if name not in known}
+    message = problem.get("detail") or problem.get("title")
+    kind = by_code().get(problem["code"], SimyardError)
+    error = kind(str(message) if message else None)
+    error.details.update(details)
+    return error
+
+
+def quoted(text: str) -> str:
+    """Percent-encode a part of a path or a value of a query."""
+    return "".join(
+        char if char in _PLAIN else "".join(f"%{byte:02X}" for byte in char.encode())
+        for char in text
+    )
+
+
+def query_string(query: Mapping[str, object] | None) -> str:
+    """Write a query, leaving out what is None."""
+    pairs = [
+        f"{name}={quoted(str(value)).replace('/', '%2F')}"
+        for name, value in (query or {}).items()
+        if value is not None
+    ]
+    return "?" + "&".join(pairs) if pairs else ""
+
+
+class Response:
+    """One answer whose body is still on its way: `read` it whole or in pieces."""
+
+    def __init__(self, file: Any, method: str) -> None:
+        self._file = file
+        self.status = 0
+        while self.status // 100 in (0, 1):  # 1xx are interim answers
+            self.status, self.headers = _read_head(file)
+        self._chunked = self.headers.get("transfer-encoding", "").lower() == "chunked"
+        length = self.headers.get("content-length")
+        if length is not None and not (length.isascii() and length.isdigit()):
+            raise _Ended("the length of the answer is unreadable")
+        self._left: int | None = None if length is None else int(length)
+        if method == "HEAD" or self.status in (204, 304):
+            self._left, self._chunked = 0, False
+        elif self._chunked:
+            self._left = 0
+        self.finished = not self._chunked and self._left == 0
+        self.keeps_connection = (
+            self._chunked or self._left is not None
+        ) and self.headers.get("connection", "").lower() != "close"
+
+    def read(self, most: int = 65536) -> bytes:
+        """Return the next piece of the body; empty at its end."""
+        if self.finished:
+            return b""
+        if self._chunked and self._left == 0 and not self._next_chunk():
+            return b""
+        wanted = most if self._left is None else min(most, self._left)
+        piece: bytes = self._file.read1(wanted)
+        if not piece and self._left is not None:
+            raise _Ended("the answer was cut off")
+        if self._left is None:
+            self.finished = not piece
+            return piece
+        self._left -= len(piece)
+        if self._chunked and self._left == 0:
+            self._file.readline(8)
+        elif self._left == 0:
+            self.finished = True
+        return piece
+
+    def _next_chunk(self) -> bool:
+        size = self._file.readline(1024).split(b";")[0].strip()
+        try:
+            self._left = int(size, 16)
+        except ValueError:
+            raise _Ended("the answer was cut off") from None
+        if self._left == 0:
+            while self._file.readline(MAX_HEAD) not in (b"\r\n", b"\n", b""):
+                pass
+            self.finished = True
+        return not self.finished
+
+    def read_all(self) -> bytes:
+        """Return the rest of the body; refuses more than any JSON answer can be."""
+        pieces, total = [], 0
+        while piece := self.read():
+            pieces.append(piece)
+            total += len(piece)
+            if total > MAX_JSON:
+                raise _Ended("the answer is larger than any that Simyard sends")
+        return b"".join(pieces)
+
+
+class _Ended(OSError):
+    """The connection ended, or what came is not HTTP."""
+
+
+def _read_head(file: Any) -> tuple[int, dict[str, str]]:
+    line = file.readline(MAX_HEAD)
+    parts = line.split(None, 2)
+    if len(parts) < 2 or not parts[0].startswith(b"HTTP/1.") or not parts[1].isdigit():
+        raise _Ended("the connection was closed" if not line else "what answers is not HTTP")
+    headers: dict[str, str] = {}
+    size = 0
+    while (line := file.readline(MAX_HEAD)) not in (b"\r\n", b"\n"):
+        size += len(line)
+        if not line.endswith(b"\n") or size > MAX_HEAD:
+            raise _Ended("the connection was closed")
+        name, _, value = line.decode("latin-1").partition(":")
+        headers[name.strip().lower()] = value.strip()
+    return int(parts[1]), headers
+
+
+class Connection:
+    """One conversation with a service: opened when first used, proven before the token.
+
+    A call that may safely be repeated (all but a POST without an idempotency key) is
+    repeated once where the service has just gone; `find`, where given, says where it is
+    now. Not for several threads at a time.
+    """
+
+    def __init__(
+        self,
+        endpoint: Endpoint,
+        *,
+        find: Callable[[], Endpoint] | None = None,
+        timeout: float = ANSWER_TIMEOUT,
+    ) -> None:
+        self.endpoint = endpoint
+        self._find = find
+        self._timeout = timeout
+        self._socket: Any = None
+        self._file: Any = None
+        self._pending: Response | None = None
+
+    def __enter__(self) -> Connection:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Hang up."""
+        for thing in (self._file, self._socket):
+            if thing is not None:
+                thing.close()
+        self._file = self._socket = self._pending = None
+
+    def prove(self) -> Endpoint:
+        """Connect where that is not done, and have the server prove itself."""
+        if self._socket is None:
+            self._connect()
+        return self.endpoint
+
+    def submit(self, spec: Mapping[str, Any], *, key: str | None = None) -> Any:
+        """Submit one job and return it; sent twice where needed, accepted once."""
+        return self.request("POST", "/api/jobs", json=spec, key=key or os.urandom(16).hex())
+
+    def request(
+        self,
+        method: str,
+        path: str,
+        *,
+        json: Any = None,
+        body: bytes | None = None,
+        query: Mapping[str, object] | None = None,
+        headers: Mapping[str, str] | None = None,
+        key: str | None = None,
+        timeout: float | None = None,
+    ) -> Any:
+        """Send one request and return the JSON of its answer, None where it has none.
+
+        Raises the error that the service named, `NotRunning` where nobody answers,
+        `ServiceUnavailable` where it went away or took longer than `timeout` seconds.
+        """
+        response = self.open(
+            method,
+            path,
+            json=json,
+            body=body,
+            query=query,
+            headers=headers,
+            key=key,
+            timeout=timeout,
+        )
+        text = self._body_of(response)
+        if not text:
+            return None
+        try:
+            return _json.loads(text)
+        except ValueError:
+            raise SimyardError(f"{self.endpoint.url} answered no JSON; is it Simyard?") from None
+
+    def open(
+        self,
+        method: str,
+        path: str,
+        *,
+        json: Any = None,
+        body: bytes | None = None,
+        query: Mapping[str, object] | None = None,
+        headers: Mapping[str, str] | None = None,
+        key: str | None = None,
+        timeout: float | None = None,
+    ) -> Response:
+        """Send one request and return its answer, the body unread; errors as `request`.
+
+        `path` is percent-encoded already (`quoted`). The body must be read to its end
+        before the next request, or the connection is opened anew.
+        """
+        sent = dict(headers or {})
+        if json is not None:
+            body = _json.dumps(json).encode()
+            sent.setdefault("Content-Type", "application/json")
+        if key is not None:
+            sent["Idempotency-Key"] = key
+        safe = method != "POST" or key is not None
+        target = path + query_string(query)
+        try:
+            response = self._exchange(method, target, body, sent, timeout)
+        except _Lost as lost:
+            self.close()
+            if not (safe or lost.unsent) or self._find is None and lost.unsent:
+                raise lost.error from None
+            if self._find is not None:
+                self.endpoint = self._find()
+            try:
+                response = self._exchange(method, target, body, sent, timeout)
+            except _Lost as again:
+                self.close()
+                raise again.error from None
+        if response.status >= 400:
+            raise error_from(response.status, self._body_of(response), self.endpoint.url)
+        return response
+
+    def _body_of(self, response: Response) -> bytes:
+        try:
+            return response.read_all()
+        except OSError as error:
+            self.close()
+            raise ServiceUnavailable(
+                f"the service at {self.endpoint.url} went away while it answered ({error}); try "
+                "again"
+            ) from None
+
+    def _exchange(
+        self,
+        method: str,
+        target: str,
+        body: bytes | None,
+        headers: Mapping[str, str],
+        timeout: float | None,
+    ) -> Response:
+        if self._pending is not None and not (
+            self._pending.finished and self._pending.keeps_connection
+        ):
+            self.close()
+        if self._socket is None:
+            self._connect()
+        try:
+            self._socket.settimeout(timeout or self._timeout)
+            self._send(method, target, body, {**headers, **self._credential()})
+            self._pending = Response(self._file, method)
+        except TimeoutError:
+            self.close()
+            raise ServiceUnavailable(
+                f"the service at {self.endpoint.url} did not answer within "
+                f"{timeout or self._timeout:g} s; 'simyard status' tells how it is"
+            ) from None
+        except OSError as error:
+            raise _Lost(
+                ServiceUnavailable(
+                    f"the service at {self.endpoint.url} went away before it answered ({error})"
+                ),
+                unsent=False,
+            ) from None
+        return self._pending
+
+    def _credential(self) -> dict[str, str]:
+        return {"Authorization": f"Bearer {self.endpoint.token}"}
+
+    def _send(
+        self, method: str, target: str, body: bytes | None, headers: Mapping[str, str]
+    ) -> None:
+        lines = [f"{method} {target} HTTP/1.1", f"Host: {self.endpoint.authority}"]
+        lines += [f"{name}: {value}" for name, value in headers.items()]
+        if body is not None or method in ("POST", "PUT", "PATCH"):
+            lines.append(f"Content-Length: {len(body or b'')}")
+        if any("\r" in line or "\n" in line for line in lines):
+            raise InvalidInput("a header or path of the request has a line break in it")
+        self._socket.sendall("\r\n".join([*lines, "", ""]).encode("latin-1") + (body or b""))
+
+    def _connect(self) -> None:
+        endpoint = self.endpoint
+        scheme, host, port = endpoint.address()
+        try:
+            self._socket = socket.create_connection((host.strip("[]"), port), CONNECT_TIMEOUT)
+            if scheme == "https":
+                import ssl
+
+                context = ssl.create_default_context()
+                self._socket = context.wrap_socket(self._socket, server_hostname=host.strip("[]"))
+            self._file = self._socket.makefile("rb")
+        except (OSError, UnicodeError) as error:
+            self.close()
+            raise _Lost(
+                NotRunning(
+                    f"nothing answers at {endpoint.url} ({getattr(error, 'strerror', None) or error}"
+                    "); start the service with 'simyard serve --detach', or correct the address",
+                    stale=True,
+                ),
+                unsent=True,
+            ) from None
+        self._pending = None
+        nonce = os.urandom(16).hex()
+        try:
+            self._send("GET", f"/api/hello?nonce={nonce}", None, {})
+            response = Response(self._file, "GET")
+            text = response.read_all()
+            answer = _json.loads(text) if response.status == 200 else None
+        except (OSError, ValueError) as error:
+            self.close()
+            raise _Lost(
+                ServiceUnavailable(
+                    f"what answers at {endpoint.url} is no Simyard service, or one in trouble "
+                    f"({error}); nothing was sent to it"
+                ),
+                unsent=True,
+            ) from None
+        try:
+            check_proof(endpoint, nonce, answer)
+        except PermissionDenied:
+            self.close()
+            raise
+        if not response.keeps_connection:
+            raise _Lost(ServiceUnavailable("the service closed the connection"), unsent=True)
+
+
+class _Lost(Exception):
+    """The exchange failed; `unsent` where the request itself never left."""
+
+    def __init__(self, error: SimyardError, *, unsent: bool) -> None:
+        super().__init__(str(error))
+        self.error = error
+        self.unsent = unsent
+
+
+def connect(
+    home: str | os.PathLike[str] | None = None,
+    *,
+    url: str | None = None,
+    token: str | None = None,
+    host: str | None = None,
+    port: int | str | None = None,
+    start: bool = False,
+    flags: Sequence[str] = (),
+    say: Callable[[str], None] | None = None,
+    timeout: float = ANSWER_TIMEOUT,
+) -> Connection:
+    """Return a proven connection to the service of `home`, or to the one at an address given.
+
+    What is given beats the variables `SIMYARD_URL`, `SIMYARD_TOKEN`, `SIMYARD_HOST` and
+    `SIMYARD_PORT`, which beat the endpoint file. Without a token of its own, an address must
+    be that of the home's service. `start` starts a detached service where the home has
+    none, telling `say` so in one line; `flags` are passed to its 'simyard serve'.
+
+    Raises `NotRunning`, `PermissionDenied`, `HomeInUse`, `InvalidInput`, `ServiceUnavailable`.
+    """
+    folder = home_path(home)
+    address = address_given(home, url=url, host=host, port=port)
+    token = token or os.environ.get("SIMYARD_TOKEN")
+    if address and token:
+        connection = Connection(Endpoint(address, token), timeout=timeout)
+        _prove(connection)
+        return connection
+    start = start and not url
+    if host or port:
+        flags = [*flags, *(["--host", host] if host else []), *(["--port", str(port)] if port else [])]
+
+    def find() -> Endpoint:
+        return locate(folder, start=start, flags=flags, say=say)
+
+    connection = Connection(find(), find=find, timeout=timeout)
+    if address and _same_place(address) != _same_place(connection.endpoint.url):
+        raise PermissionDenied(
+            f"the service of the home {folder} answers at {connection.endpoint.url}, not at "
+            f"{address}; for another service give its --token too"
+        )
+    try:
+        _prove(connection)
+    except (NotRunning, PermissionDenied, ServiceUnavailable):
+        # The process id was given to another program: nobody serves this home.
+        connection.endpoint = locate(folder, start=start, flags=flags, say=say, distrust=True)
+        _prove(connection)
+    return connection
+
+
+def _prove(connection: Connection) -> None:
+    try:
+        connection.prove()
+    except _Lost as lost:
+        raise lost.error from None
+
+
+def address_given(
+    home: object, *, url: str | None, host: str | None, port: int | str | None
+) -> str | None:
+    """Return the URL that a person named, by argument or variable; None for the home's own."""
+    if not (url or host or port or home):
+        url = os.environ.get("SIMYARD_URL")
+        host, port = os.environ.get("SIMYARD_HOST"), os.environ.get("SIMYARD_PORT")
+    if url:
+        return url
+    if not (host or port):
+        return None
+    host = host or "127.0.0.1"
+    shown = f"[{host}]" if ":" in host and not host.startswith("[") else host
+    return Endpoint(f"http://{shown}:{port or 8080}", "").url
+
+
+def _same_place(url: str) -> tuple[str, str, int]:
+    scheme, host, port = Endpoint(url, "").address()
+    return scheme, "127.0.0.1" if host in ("localhost", "0.0.0.0") else host, port
+
+
+def locate(
+    home: str,
+    *,
+    start: bool = False,
+    flags: Sequence[str] = (),
+    say: Callable[[str], None] | None = None,
+    distrust: bool = False,
+) -> Endpoint:
+    """Find the service of `home`; wait for one that is on its way, `start` one where there is none.
+
+    With `distrust` the endpoint file has proved wrong, whatever it says.
+    """
+    try:
+        if distrust:
+            raise NotRunning(
+                f"the service of the home {home} is gone and its address is in use by "
+                "something else; start one with 'simyard serve --detach'",
+                stale=True,
+            )
+        return find_endpoint(home)
+    except NotRunning as missing:
+        from . import handover
+
+        if start:
+            return handover.start_detached(home, flags=flags, say=say)
+        found = handover.wait_for_handover(home)
+        if found is None:
+            raise missing from None
+        return found
+
+
+def start_detached(
+    home: str | os.PathLike[str] | None = None,
+    *,
+    flags: Sequence[str] = (),
+    say: Callable[[str], None] | None = None,
+) -> Endpoint:
+    """Start a detached service for `home`, or return the one that is there already."""
+    from . import handover
+
+    return handover.start_detached(home_path(home), flags=flags, say=say)

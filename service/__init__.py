@@ -1,0 +1,1 @@
+"""The one service: model, scheduling, store, events, manager, and its wire."""

@@ -1,0 +1,87 @@
+"""Bring a store of an earlier release to the present shape of its tables.
+
+Alembic costs as much to import as everything else of a start together: it is
+imported only where the revision found is not the present one.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import sqlite3
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ....errors import StoreUnreadable
+from .. import schema, sqlite
+
+if TYPE_CHECKING:
+    from alembic.config import Config
+
+log = logging.getLogger(__name__)
+
+HERE = Path(__file__).parent
+
+
+def found_revision(path: Path) -> str:
+    """Return the revision that a store is at; raises `StoreUnreadable` where it has none."""
+    with contextlib.closing(sqlite._look(path)) as connection:
+        try:
+            stamps = connection.execute("SELECT version_num FROM alembic_version").fetchall()
+        except sqlite3.OperationalError as error:
+            if "no such table" not in str(error):
+                raise
+            stamps = []
+    if len(stamps) != 1:
+        raise sqlite.unreadable(path, "does not say which release wrote it")
+    return str(stamps[0][0])
+
+
+def bring_up(path: Path, *, head: str = schema.HEAD, folders: Sequence[Path] = ()) -> None:
+    """Migrate the store at `path` to `head`, after a backup, whole or not at all.
+
+    `folders` hold further revisions. Raises `StoreUnreadable` where the store is at a
+    revision that this release does not know: a later one wrote it.
+    """
+    found = found_revision(path)
+    if found == head:
+        return
+    from alembic import command
+    from alembic.script import ScriptDirectory
+
+    config = configuration(folders)
+    known = {script.revision for script in ScriptDirectory.from_config(config).walk_revisions()}
+    if found not in known:
+        raise StoreUnreadable(
+            f"the store {path} was written by a later release of Simyard (revision {found}; this "
+            f"one knows up to {head}); nothing was changed. Install that release or a later one, "
+            "or restore a backup of the store from before",
+            path=str(path),
+        )
+    copy = path.with_name(f"{path.name}.before-{head}")
+    with sqlite.backup(path, copy):
+        log.info("migrating the store from revision %s to %s, backup in %s", found, head, copy)
+        engine = sqlite.writer_engine(path)
+        try:
+            with engine.begin() as connection:
+                config.attributes["connection"] = connection
+                command.upgrade(config, head)
+        finally:
+            engine.dispose()
+
+
+def configuration(folders: Sequence[Path] = ()) -> Config:
+    """Return Alembic's settings; there is no ``alembic.ini``."""
+    from alembic.config import Config
+
+    config = Config()
+    config.set_main_option("script_location", _escaped(HERE))
+    config.set_main_option("path_separator", "newline")
+    versions = [HERE / "versions", *folders]
+    config.set_main_option("version_locations", "\n".join(_escaped(each) for each in versions))
+    return config
+
+
+def _escaped(path: Path) -> str:
+    return str(path).replace("%", "%%")
