@@ -6,6 +6,8 @@ Standard library only: this module is on the submit path.
 from __future__ import annotations
 
 import argparse
+import os
+import re
 
 from ..errors import UsageError
 
@@ -13,6 +15,10 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from typing import Any, NoReturn
+
+
+# argparse's own words for where it was: "argument --cores/-c: …".
+_ARGUMENT = re.compile(r"^argument ([^/:]+)(?:/[^:]+)?: ")
 
 
 class Parser(argparse.ArgumentParser):
@@ -34,8 +40,9 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """Raise what argparse would have printed."""
-        first = message[:1].lower() + message[1:]
-        raise UsageError(f"{first.rstrip('.')}. See '{self.prog} --help'.")
+        text = _ARGUMENT.sub(r"\1: ", message)
+        end = "" if text.endswith((".", "?")) else "."
+        raise UsageError(f"{text}{end} See '{self.prog} --help'.")
 
     def option_names(self) -> list[str]:
         """Name every option, for suggestions and for the test of the documentation."""
@@ -48,10 +55,19 @@ class Parser(argparse.ArgumentParser):
         return f"there is no option {name!r}{meant(name, self.option_names())}"
 
 
-class _Help(argparse.HelpFormatter):
-    """Help with room for long option names."""
+class _Help(argparse.RawDescriptionHelpFormatter):
+    """Help with room for long option names.
+
+    The width is asked for here, as argparse would import `shutil` for it, and makes a
+    formatter for every option that is added.
+    """
 
     def __init__(self, prog: str, **options: Any) -> None:
+        try:
+            columns = os.get_terminal_size(1).columns
+        except OSError:
+            columns = 100
+        options["width"] = max(min(columns, 100) - 2, 40)
         options["max_help_position"] = 30
         super().__init__(prog, **options)
 

@@ -98,9 +98,9 @@ class Sanitiser:
     def feed(self, text: str) -> str:
         """Return what may be printed of `text` by now."""
         # Nearly all output is plain; the slow way is for pieces that are not.
-        if self._state == "text" and not self._carriage and text.isascii():
-            if text.isprintable() or not _SUSPECT.search(text):
-                return text
+        plain = self._state == "text" and not self._carriage and text.isascii()
+        if plain and not _SUSPECT.search(text):
+            return text
         out: list[str] = []
         for char in text:
             self._take(char, out)

@@ -176,7 +176,21 @@ def add_spec(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def build(options: argparse.Namespace, command: Sequence[str], *, local: bool) -> dict[str, Any]:
+def read_texts(options: argparse.Namespace) -> dict[str, str]:
+    """Read the script and the job file that were named, once: stdin can be read only once."""
+    if options.file == "-" and options.script == "-":
+        raise UsageError("--file - and --script - cannot both read stdin")
+    texts = {}
+    if options.script is not None:
+        texts["script"] = read_text(options.script, "--script")
+    if options.file is not None:
+        texts["yaml"] = read_text(options.file, "--file")
+    return texts
+
+
+def build(
+    options: argparse.Namespace, command: Sequence[str], texts: dict[str, str], *, local: bool
+) -> dict[str, Any]:
     """Return the body of the submission, but for the environment.
 
     `local` tells that the service runs on this machine, where paths mean the same to it.
@@ -185,18 +199,14 @@ def build(options: argparse.Namespace, command: Sequence[str], *, local: bool) -
     beats). Raises `UsageError`, `InvalidInput`.
     """
     spec = _given(options)
-    if command and options.script:
+    if command and "script" in texts:
         raise UsageError("give either a command after -- or --script, not both")
     if command:
         spec["command"] = list(command)
-    elif options.script:
-        spec["script"] = read_text(options.script, "--script")
-        if "name" not in spec and options.script != "-" and not options.file:
+    elif "script" in texts:
+        spec["script"] = texts["script"]
+        if "name" not in spec and options.script != "-" and "yaml" not in texts:
             spec["name"] = os.path.basename(options.script)
-    elif not options.file:
-        raise UsageError(
-            "no command: it goes after --, such as: submit_job --cores 2 -- pw.x -in si.in"
-        )
     if options.input:
         spec["files"] = [_staged(word, local) for word in options.input]
     defaults: dict[str, Any] = {}
@@ -204,11 +214,9 @@ def build(options: argparse.Namespace, command: Sequence[str], *, local: bool) -
         spec["workdir"] = workdir(options.workdir, local)
     elif local and not options.input:
         defaults["workdir"] = os.getcwd()
-    if not options.file:
+    if "yaml" not in texts:
         return {**defaults, **spec}
-    if options.file == "-" and options.script == "-":
-        raise UsageError("--file - and --script - cannot both read stdin")
-    return {"yaml": read_text(options.file, "--file"), "spec": spec, "defaults": defaults}
+    return {"yaml": texts["yaml"], "spec": spec, "defaults": defaults}
 
 
 def _given(options: argparse.Namespace) -> dict[str, Any]:

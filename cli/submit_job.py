@@ -14,7 +14,7 @@ from ..errors import InvalidInput, SimyardError, UsageError
 from . import output
 from .arguments import Parser, add_connection, add_output
 from .exits import INTERRUPTED, Ending, guarded
-from .spec import add_spec, build
+from .spec import add_spec, build, read_texts
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -29,6 +29,8 @@ The id alone is printed on stdout. Exit codes: 0 accepted, 1 refused or not
 reachable, 2 unexpected failure. With --wait, those of the job: its own code,
 128 + its signal, 124 when its walltime ended it; 130 when the wait was
 interrupted (the job goes on)."""
+
+_HERE = (None, "auto", "local")
 
 # What a spec's field is called on the command line, where that is another word.
 _OPTIONS = {
@@ -46,14 +48,11 @@ _OPTIONS = {
 
 def parser(program: str = "submit_job") -> Parser:
     """Build the parser; the command after ``--`` is not its business."""
-    import argparse
-
     built = Parser(
         prog=program,
         usage=f"{program} [options] -- COMMAND [ARGUMENT …]",
         description="Submit one job and print its id.",
         epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add_spec(built)
     after = built.add_argument_group("afterwards")
@@ -76,11 +75,12 @@ def main(argv: Sequence[str] | None = None, *, program: str = "submit_job") -> i
 
 def _run(words: list[str], program: str) -> int:
     options, command = _split(words, program)
-    if options.dry_run:
-        output.write(output.to_json(build(options, command, local=not options.url)))
-        return 0
+    texts = read_texts(options)
     # What can be refused without the service is refused before one is started.
-    build(options, command, local=False)
+    body = _body(options, command, texts, local=_looks_local(options))
+    if options.dry_run:
+        output.write(output.to_json(_without_environment(body)))
+        return 0
     from ..handler.wire import connect
 
     with connect(
@@ -92,11 +92,9 @@ def _run(words: list[str], program: str) -> int:
         start=True,
         say=output.say,
     ) as connection:
-        local = connection.endpoint.on_this_host
-        body = build(options, command, local=local)
-        _add_environment(body, options, local)
-        if command and local:
-            _check_program(body, options, command)
+        if connection.endpoint.on_this_host != _looks_local(options):
+            local = connection.endpoint.on_this_host
+            body = _body(options, command, texts, local=local)
         try:
             job = connection.submit(body)
         except InvalidInput as error:
@@ -115,45 +113,55 @@ def _split(words: list[str], program: str) -> tuple[argparse.Namespace, list[str
     built = parser(program)
     options, rest = built.parse_known_args(words)
     stray = next((word for word in rest if not word.startswith("-")), None)
-    option = next((word for word in rest if word.startswith("-")), None)
-    if option is not None and (stray is None or rest.index(option) < rest.index(stray)):
-        built.read([*words])
+    if rest and rest[0].startswith("-"):
+        built.read(words)
     if stray is not None:
         if command:
             raise UsageError(f"{stray!r} stands before --, but is no option; is a quote missing?")
         raise UsageError(
             f"the command goes after --, such as: {program} --cores 2 -- {' '.join(rest)}"
         )
-    if not (command or options.script or options.file):
+    if not command and options.script is None and options.file is None:
         raise UsageError(
             f"no command: it goes after --, such as: {program} --cores 2 -- pw.x -in si.in"
         )
     return options, command
 
 
-def _add_environment(body: dict[str, Any], options: argparse.Namespace, local: bool) -> None:
-    """Capture what the job sees of this shell; a job file may say something else."""
+def _looks_local(options: argparse.Namespace) -> bool:
+    """Guess whether the service runs here; the connection tells it for sure."""
+    if options.home:
+        return not (options.url or options.host)
+    named = ("SIMYARD_URL", "SIMYARD_HOST")
+    return not (options.url or options.host or any(os.environ.get(name) for name in named))
+
+
+def _body(
+    options: argparse.Namespace, command: list[str], texts: dict[str, str], *, local: bool
+) -> dict[str, Any]:
+    """Return all of what is sent; raises `InvalidInput` for what cannot work from here."""
     from ..handler import capture
 
-    away = options.scheduler not in (None, "auto", "local")
-    export = options.export or ("all" if local and not away else "none")
-    assumed = body["defaults"] if "yaml" in body and not options.export else body.get("spec", body)
-    captured: dict[str, Any] = capture.captured(export, local=local)
-    assumed.update(captured)
+    body = build(options, command, texts, local=local)
+    if "yaml" not in body:
+        if local:
+            return capture.complete(body, export=options.export)
+        return {**capture.captured(options.export or "none", local=False), **body}
+    # A job file may bring its own environment: what is only assumed must not beat it.
+    export = options.export or ("all" if local and options.scheduler in _HERE else "none")
+    body["spec" if options.export else "defaults"].update(capture.captured(export, local=local))
+    return body
 
 
-def _check_program(
-    body: dict[str, Any], options: argparse.Namespace, command: Sequence[str]
-) -> None:
-    """Refuse a program that is not there, unless something before the start may bring it."""
-    brought = options.setup or options.depends_on or options.input or options.file
-    away = options.scheduler not in (None, "auto", "local")
-    if brought or away or "PATH" in dict(options.env or ()):
-        return
-    from .program import check
-
-    path = body.get("base_env", {}).get("PATH") or os.environ.get("PATH") or os.defpath
-    check(command, body.get("workdir") or os.getcwd(), path)
+def _without_environment(body: dict[str, Any]) -> dict[str, Any]:
+    """Return `body` as a person wants to see it: the captured environment only counted."""
+    shown = dict(body)
+    if "base_env" in shown:
+        shown["base_env"] = f"{len(shown['base_env'])} variables of this shell"
+    for name in ("spec", "defaults"):
+        if isinstance(shown.get(name), dict):
+            shown[name] = _without_environment(shown[name])
+    return shown
 
 
 def _named_as_options(error: InvalidInput) -> SimyardError:

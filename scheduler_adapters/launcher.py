@@ -29,21 +29,20 @@ import socket
 import stat
 import struct
 import sys
-import tempfile
 import time
 import traceback
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-if __package__:
+if TYPE_CHECKING or __package__:
     from . import processes, sampler
     from .processes import Leader, Process
 else:
     sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
-    import processes  # type: ignore[import-not-found,no-redef]
-    import sampler  # type: ignore[import-not-found,no-redef]
-    from processes import Leader, Process  # type: ignore[import-not-found,no-redef]
+    import processes
+    import sampler
+    from processes import Leader, Process
 
     del sys.path[0]
 
@@ -203,9 +202,7 @@ def read_unfinished(path: str) -> tuple[dict[str, dict[str, Record]], str]:
                 continue
             if kind == "launcher":
                 boot = str(record.get("boot", ""))
-            elif kind in ("starting", "started"):
-                found.setdefault(tag, {})[kind] = record
-            elif kind == "ended" and record.get("left"):
+            elif kind in ("starting", "started") or (kind == "ended" and record.get("left")):
                 found.setdefault(tag, {})[kind] = record
             elif kind in ("ended", "cleared", "withdrawn", "failed"):
                 found.pop(tag, None)
@@ -215,12 +212,9 @@ def read_unfinished(path: str) -> tuple[dict[str, dict[str, Record]], str]:
 # --- spawning --------------------------------------------------------------------------
 
 _RESET = [
-    number
-    for number in (
-        *(signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGTERM, signal.SIGPIPE),
-        *(signal.SIGCHLD, signal.SIGUSR1, signal.SIGUSR2, signal.SIGALRM, signal.SIGXFSZ),
-        *(signal.SIGTSTP, signal.SIGTTIN, signal.SIGTTOU),
-    )
+    *(signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGTERM, signal.SIGPIPE),
+    *(signal.SIGCHLD, signal.SIGUSR1, signal.SIGUSR2, signal.SIGALRM, signal.SIGXFSZ),
+    *(signal.SIGTSTP, signal.SIGTTIN, signal.SIGTTOU),
 ]
 # O_NONBLOCK: a FIFO that an earlier attempt put there must not stop the launcher.
 _OUTPUT = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NONBLOCK | os.O_NOCTTY
@@ -414,7 +408,7 @@ class Job:
         *("tag", "argv", "exe", "cwd", "base", "env", "stdout", "stderr", "walltime", "grace"),
         *("memory", "output_limit", "usage", "soft_limits", "after"),
         *("state", "pid", "start", "began", "cause", "kill_at", "politely", "peak", "cpu"),
-        *("adopted", "pidfd", "watched", "tries", "message"),
+        *("adopted", "pidfd", "watched", "tries", "message", "announced", "asked_at"),
     )
 
     def __init__(self, given: Mapping[str, Any]) -> None:
@@ -449,27 +443,36 @@ class Job:
         self.watched = False
         self.tries = 0
         self.message = ""
+        self.announced = False
+        self.asked_at = 0.0
 
     @property
     def leader(self) -> Leader:
         return Leader(self.pid, self.start, self.tag)
 
-    def started_record(self) -> Record:
-        """Tell enough of a running job for the next launcher to adopt it."""
+    def facts(self) -> Record:
+        """Tell what the next launcher needs to adopt this job, as far as it is not the default."""
+        facts: Record = {"stdout": self.stdout, "grace": self.grace}
+        if self.stderr != self.stdout:
+            facts["stderr"] = self.stderr
+        for name in ("walltime", "memory", "output_limit", "usage"):
+            if getattr(self, name):
+                facts[name] = getattr(self, name)
+        return facts
+
+    def started_record(self, boot: str) -> Record:
         return {
             "r": "started",
             "tag": self.tag,
-            "t": time.time(),
+            "t": round(time.time(), 6),
             "pid": self.pid,
             "start": self.start,
-            "walltime": self.walltime,
-            "grace": self.grace,
-            "memory": self.memory,
-            "output_limit": self.output_limit,
-            "usage": self.usage,
-            "stdout": self.stdout,
-            "stderr": self.stderr,
+            "boot": boot,
         }
+
+    def again_record(self, boot: str) -> Record:
+        """Repeat, at the head of a generation, all that its adoption would need."""
+        return {**self.started_record(boot), **self.facts(), "again": True}
 
 
 def _text(given: Mapping[str, Any], name: str) -> str:
@@ -489,6 +492,7 @@ class Launcher:
         self.home = home
         self.boot = processes.boot_id()
         self.records = Records(os.path.join(home, "launcher"), sync=sync)
+        self.rotate_at = GENERATION_BYTES
         self.jobs: dict[str, Job] = {}
         self.by_pid: dict[int, Job] = {}
         self.ready: list[Job] = []
@@ -499,10 +503,14 @@ class Launcher:
         """Tags that were here lately: a start is never repeated."""
         self.bases: OrderedDict[str, dict[str, str]] = OrderedDict()
         self.strangers: dict[int, str | None] = {}
+        """Orphans that became our children, and whose they are."""
+        self.sweeping = False
         self.selector = selectors.DefaultSelector()
         self.connection: Connection | None = None
         self.epoch = 0
         self.timers: list[tuple[float, int, Callable[[], None]]] = []
+        self.deadlines: list[tuple[float, str]] = []
+        """When walltimes are over, by tag."""
         self.serial = 0
         self.idle = idle
         self.idle_since: float | None = time.monotonic()
@@ -512,9 +520,11 @@ class Launcher:
         self.sampler: SamplerLink | None = None
         self.sampler_failures = 0
         self.oom_kills = processes.oom_kills()
+        self.oom_at = -1e9
         self.oom_score = _oom_score()
         self.ticking = False
-        self.ending_timer = False
+        self.ending_at: float | None = None
+        """Monotonic time of the next look at the trees that shall end."""
         self.listener: socket.socket | None = None
 
     # - the loop
@@ -550,19 +560,22 @@ class Launcher:
         waits = []
         if self.ready:
             waits.append(0.5 if self.records.stuck else 0.0)
+        elif self.records.stuck:
+            waits.append(0.5)
         if self.timers:
             waits.append(self.timers[0][0] - now)
+        if self.deadlines:
+            waits.append(self.deadlines[0][0] - now)
+        if self.ending_at is not None:
+            waits.append(self.ending_at - now)
         if self.idle_since is not None:
             waits.append(self.idle_since + self.idle - now)
         return max(0.0, min(waits)) if waits else None
 
     def _settle(self) -> None:
         """End an iteration: write, tell, and see whether we are still needed."""
-        if self.records.flush():
-            if self.records.end > GENERATION_BYTES:
-                self._rotate()
-        elif not self.ready:
-            self.at(0.5, lambda: None)
+        if self.records.flush() and self.records.end > self.rotate_at:
+            self._rotate()
         if self.connection is not None:
             self.connection.pump()
         if self.jobs or self.connection is not None or self.records.stuck:
@@ -581,15 +594,25 @@ class Launcher:
         now = time.monotonic()
         while self.timers and self.timers[0][0] <= now:
             self._guarded(heapq.heappop(self.timers)[2])
+        while self.deadlines and self.deadlines[0][0] <= now:
+            self._walltime_over(heapq.heappop(self.deadlines)[1])
+        if self.ending_at is not None and self.ending_at <= now:
+            self.ending_at = None
+            self._end_trees()
 
     def _rotate(self) -> None:
         head: list[Record] = [self.birth_record()]
         for job in self.jobs.values():
             if job.state != "waiting":
-                head.append({**job.started_record(), "boot": self.boot, "again": True})
+                head.append(job.again_record(self.boot))
             if job.state == "ended":
                 head.append({"r": "ended", "tag": job.tag, "left": True, "again": True})
-        self.records.begin(head)
+        try:
+            self.records.begin(head)
+            self.rotate_at = GENERATION_BYTES
+        except OSError as error:
+            log("a new generation of records cannot be begun: %s", error)
+            self.rotate_at = self.records.end + (1 << 20)
 
     def birth_record(self) -> Record:
         return {"r": "launcher", "t": time.time(), "pid": os.getpid(), "boot": self.boot}
@@ -648,14 +671,14 @@ class Launcher:
             if job.tag in self.jobs or job.tag in self.recent:
                 log("a second start of %s is ignored", job.tag)
                 continue
-            self._note(job.tag)
+            self.note(job.tag)
             self.jobs[job.tag] = job
             if job.after is not None and job.after in self.jobs:
                 self.followers.setdefault(job.after, []).append(job)
             else:
                 self.ready.append(job)
 
-    def _note(self, tag: str) -> None:
+    def note(self, tag: str) -> None:
         self.recent[tag] = None
         while len(self.recent) > 20_000:
             self.recent.popitem(last=False)
@@ -698,6 +721,7 @@ class Launcher:
     def _op_adopt(self, connection: Connection, message: Mapping[str, Any]) -> None:
         """Follow attempts that no record of ours names; those without `start` are searched."""
         adoption = Adoption(self)
+        adoption.search({_text(given, "tag") for given in message["jobs"]})
         for given in message["jobs"]:
             tag = _text(given, "tag")
             if tag not in self.jobs:
@@ -724,10 +748,12 @@ class Launcher:
         batch, self.ready = self.ready[:SPAWN_BATCH], self.ready[SPAWN_BATCH:]
         now = time.time()
         for job in batch:
-            self.records.add({"r": "starting", "tag": job.tag, "t": now})
+            if not job.announced:
+                job.announced = True
+                self.records.add({"r": "starting", "tag": job.tag, "t": now, **job.facts()})
         if not self.records.flush():
             # Not written, so not started; the disk may be full.
-            self._retract(batch)
+            self.ready[:0] = batch
             return
         faultpoint("launcher.recorded-starting")
         for job in batch:
@@ -744,10 +770,6 @@ class Launcher:
         os.chdir("/")
         self.records.flush()
         faultpoint("launcher.recorded-started")
-
-    def _retract(self, batch: list[Job]) -> None:
-        self.ready[:0] = batch
-        self.records.drop_unwritten_starting()
 
     def _start(self, job: Job) -> None:
         if not job.argv:
@@ -775,11 +797,18 @@ class Launcher:
         job.start = process.start if process is not None else 0
         if self.oom_score is not None:
             _offer_to_oom_killer(job.pid, self.oom_score)
-        self.records.add({**job.started_record(), "boot": self.boot})
-        if job.walltime is not None:
-            self.at(job.walltime, lambda: self._walltime_over(job))
+        self.records.add(job.started_record(self.boot))
         self.young[job.tag] = job
+        if job.walltime is not None and job.walltime < 2 * YOUNG_SECONDS:
+            self._arm(job, job.walltime)
         self._tick_later()
+
+    def _arm(self, job: Job, delay: float) -> None:
+        """Have the walltime kept. Most jobs end before this costs them anything."""
+        heapq.heappush(self.deadlines, (time.monotonic() + delay, job.tag))
+        if len(self.deadlines) > 1024 + 4 * len(self.jobs):
+            self.deadlines = [entry for entry in self.deadlines if entry[1] in self.jobs]
+            heapq.heapify(self.deadlines)
 
     def _fail(self, tag: str, number: int, message: str) -> None:
         record = {"r": "failed", "tag": tag, "t": time.time(), "errno": number, "msg": message}
@@ -797,11 +826,11 @@ class Launcher:
         for follower in self.followers.pop(job.tag, ()):
             self.ready.append(follower)
 
-    def _walltime_over(self, job: Job) -> None:
-        if job.state == "running" and self.jobs.get(job.tag) is job:
-            self._reap()
-            if job.state == "running":
-                self.end_tree(job, "timeout", job.grace)
+    def _walltime_over(self, tag: str) -> None:
+        self._reap()
+        job = self.jobs.get(tag)
+        if job is not None and job.state == "running":
+            self.end_tree(job, "timeout", job.grace)
 
     # - ending
 
@@ -831,6 +860,14 @@ class Launcher:
                 self._ended(job, status, used, left=job.tag in left)
             self.records.flush()
             faultpoint("launcher.recorded-ended")
+            if None in self.strangers.values() and not self.sweeping:
+                self.sweeping = True
+                self.at(0.2, self._sweep)
+
+    def _sweep(self) -> None:
+        """Look again at orphans whose owner could not be told when they were seen."""
+        self.sweeping = False
+        self._attribute([pid for pid, tag in self.strangers.items() if tag is None], [])
 
     def _ended(self, job: Job, status: int | None, used: Any, *, left: bool) -> None:
         """Record how a leader ended, and end what it left behind."""
@@ -845,11 +882,12 @@ class Launcher:
         else:
             record["cause"] = job.cause or "lost"
         if number == signal.SIGKILL and job.cause is None:
-            kills = processes.oom_kills()
-            if kills > self.oom_kills:
-                self.oom_kills = kills
+            self._note_oom_kills(processes.oom_kills())
+            if time.monotonic() - self.oom_at < 10.0:
                 record["cause"] = "out_of_memory"
-                job.message = "it was ended by the system's out-of-memory killer"
+                job.message = (
+                    "it was ended by SIGKILL while the system's out-of-memory killer was at work"
+                )
         if job.message:
             record["msg"] = job.message
         if job.adopted:
@@ -857,17 +895,15 @@ class Launcher:
             record["utime"], record["stime"], record["rss"] = round(job.cpu, 2), 0.0, job.peak
         else:
             record["wall"] = round(time.monotonic() - job.began, 4)
-            scale = 1 if sys.platform == "darwin" else 1024
             record["utime"], record["stime"] = round(used.ru_utime, 4), round(used.ru_stime, 4)
-            record["rss"] = max(used.ru_maxrss * scale, job.peak)
+            record["rss"] = max(_own_peak(used.ru_maxrss), job.peak)
         record["left"] = left
         self.records.add(record)
         job.state = "ended"
         if left:
             kill_at = time.monotonic() + min(job.grace, LEFTOVER_GRACE)
             job.kill_at = kill_at if job.kill_at is None else min(job.kill_at, kill_at)
-            self.ending[job.tag] = job
-            self._end_trees_later(0.0)
+            self.want_ended(job)
         else:
             self._release(job)
 
@@ -927,20 +963,18 @@ class Launcher:
         job.kill_at = kill_at if job.kill_at is None else min(job.kill_at, kill_at)
         if job.state == "running" and job.cause is None:
             job.cause, job.message = cause, message
-        self.ending[job.tag] = job
+        self.want_ended(job)
+
+    def want_ended(self, job: Job) -> None:
+        if job.tag not in self.ending:
+            job.asked_at = time.monotonic()
+            self.ending[job.tag] = job
         self._end_trees_later(0.0)
 
     def _end_trees_later(self, delay: float) -> None:
-        if delay > 0 and self.ending_timer:
-            return
-        self.ending_timer = self.ending_timer or delay > 0
-
-        def due() -> None:
-            if delay > 0:
-                self.ending_timer = False
-            self._end_trees()
-
-        self.at(delay, due)
+        due = time.monotonic() + delay
+        if self.ending_at is None or due < self.ending_at:
+            self.ending_at = due
 
     def _end_trees(self) -> None:
         """Signal every process of every tree that shall end; let go of those that are empty."""
@@ -966,9 +1000,16 @@ class Launcher:
                 break
             self._reap()
         if self.ending:
-            now = time.monotonic()
-            nearest = min(job.kill_at or now for job in self.ending.values()) - now
-            self._end_trees_later(max(0.02, min(0.1, nearest)))
+            self._end_trees_later(min(map(self._next_look, self.ending.values())))
+
+    @staticmethod
+    def _next_look(job: Job) -> float:
+        """Look again soon at first, more seldom at who does not listen or cannot die."""
+        now = time.monotonic()
+        delay = max(0.02, min(0.5, (now - job.asked_at) / 8))
+        if job.kill_at is not None and now < job.kill_at:
+            return min(delay, job.kill_at - now)
+        return delay
 
     def _ask(self, job: Job, members: Iterable[Process]) -> None:
         for process in members:
@@ -1006,6 +1047,8 @@ class Launcher:
         grown = [job for job in self.young.values() if now - job.began >= YOUNG_SECONDS]
         for job in grown:
             del self.young[job.tag]
+            if job.walltime is not None and job.walltime >= 2 * YOUNG_SECONDS:
+                self._arm(job, job.walltime - (now - job.began))
             self.watch(job)
         if self.young:
             self._tick_later()
@@ -1052,8 +1095,8 @@ class Launcher:
 
     def sampled(self, message: Mapping[str, Any]) -> None:
         """Take the sampler's word."""
-        if "oom_kills" in message and not self._sigkilled_unseen():
-            self.oom_kills = int(message["oom_kills"])
+        if "oom_kills" in message:
+            self._note_oom_kills(int(message["oom_kills"]))
         for tag, (peak, cpu) in message.get("peaks", {}).items():
             job = self.jobs.get(tag)
             if job is not None:
@@ -1070,9 +1113,9 @@ class Launcher:
                 grace = min(job.grace, OVERRUN_GRACE)
                 self.end_tree(job, over, grace, str(message.get("msg", "")))
 
-    def _sigkilled_unseen(self) -> bool:
-        self._reap()
-        return False
+    def _note_oom_kills(self, count: int) -> None:
+        if count > self.oom_kills:
+            self.oom_kills, self.oom_at = count, time.monotonic()
 
     # - adopted jobs
 
@@ -1086,8 +1129,7 @@ class Launcher:
         else:
             self.at(0.0, lambda: self._look_after(job))
         if job.walltime is not None:
-            left = job.walltime - processes.age(job.start)
-            self.at(max(0.0, left), lambda: self._walltime_over(job))
+            self._arm(job, job.walltime - processes.age(job.start))
         self.watch(job)
 
     def _look_after(self, job: Job) -> None:
@@ -1108,7 +1150,9 @@ class Launcher:
         if job.pidfd is not None:
             with contextlib.suppress(KeyError):
                 self.selector.unregister(job.pidfd)
-        if status is None and job.pidfd is not None and job.tries < 200:
+        process = processes.read_process(job.pid)
+        waiting = process is not None and process.start == job.start
+        if status is None and job.pidfd is not None and job.tries < (200 if waiting else 3):
             # Its parent has not reaped it yet; the kernel tells the status afterwards.
             job.tries += 1
             self.at(0.01, lambda: self._adopted_ended(job))
@@ -1135,7 +1179,7 @@ class Adoption:
         self.records: list[Record] = []
         self._running: list[Job] = []
         self._leftover: list[Job] = []
-        self._tagged: dict[str, list[Process]] | None = None
+        self._tagged: dict[str, list[Process]] = {}
 
     def from_records(self) -> list[Record]:
         """Read the newest generation; return the head of the next one."""
@@ -1146,7 +1190,7 @@ class Adoption:
             unfinished, boot = read_unfinished(records.path(known[-1]))
             if unfinished:
                 log("taking over %d attempts of an earlier launcher", len(unfinished))
-            self._search(set(unfinished))
+            self.search(set(unfinished))
             for tag, facts in unfinished.items():
                 try:
                     self.consider(tag, facts, boot)
@@ -1155,15 +1199,16 @@ class Adoption:
                     self._over(tag, "lost", "the records of it cannot be understood")
         return self.records
 
-    def _search(self, tags: set[str]) -> None:
+    def search(self, tags: set[str]) -> None:
+        """Find the living processes of all `tags` in one pass."""
         self._tagged = processes.find_tagged(tags)
 
     def consider(self, tag: str, facts: Mapping[str, Record], boot: str) -> None:
         """Decide about one attempt; later `follow` what lives."""
-        if self._tagged is None or tag not in self._tagged:
-            self._search({tag}) if self._tagged is None else None
         started = facts.get("started")
-        living = (self._tagged or {}).get(tag, [])
+        if started is not None:
+            started = {**facts.get("starting", {}), **started}
+        living = self._tagged.get(tag, [])
         if started is not None:
             if str(started.get("boot") or boot) != self._launcher.boot:
                 self._interrupted(tag, facts)
@@ -1190,15 +1235,16 @@ class Adoption:
             mine = False
         if ended:
             self._leftover.append(job)
-            self.records.append({**record, "again": True})
+            self.records.append(job.again_record(self._launcher.boot))
             self.records.append({"r": "ended", "tag": tag, "left": True, "again": True})
         elif mine and process is not None and not process.dead:
             self._running.append(job)
-            self.records.append({**record, "boot": self._launcher.boot, "again": True})
+            self.records.append(job.again_record(self._launcher.boot))
         else:
             status = processes.zombie_status(job.pid) if mine else None
             left = [other for other in living if other.pid != job.pid]
-            self.records.append({**record, "boot": self._launcher.boot, "again": True})
+            if left:
+                self.records.append(job.again_record(self._launcher.boot))
             self._over(
                 tag,
                 "lost",
@@ -1221,7 +1267,8 @@ class Adoption:
             return
         first = min(leaders or living, key=lambda process: process.start)
         job = self._job(tag, record, first.pid, first.start)
-        fresh = {**job.started_record(), "boot": self._launcher.boot}
+        fresh = {**job.again_record(self._launcher.boot)}
+        del fresh["again"]
         self.records.append(fresh)
         if first in leaders:
             self._running.append(job)
@@ -1253,15 +1300,14 @@ class Adoption:
         launcher = self._launcher
         for job in self._running:
             launcher.jobs[job.tag] = job
-            launcher._note(job.tag)
+            launcher.note(job.tag)
             launcher.follow(job)
         for job in self._leftover:
             job.state = "ended"
             job.kill_at = time.monotonic() + LEFTOVER_GRACE
             launcher.jobs[job.tag] = job
-            launcher.ending[job.tag] = job
-        if self._leftover:
-            launcher._end_trees_later(0.0)
+            launcher.note(job.tag)
+            launcher.want_ended(job)
 
 
 # --- the connection ----------------------------------------------------------------------------
@@ -1337,8 +1383,12 @@ class Connection:
             reason = f"a manager of the later epoch {launcher.epoch} was here"
             self.send({"ev": "refused", "v": PROTOCOL, "reason": reason})
             return
-        launcher.records.flush()
         records = launcher.records
+        if not records.flush():
+            # What is not written cannot be told, and must not be concluded from.
+            reason = "its records cannot be written; is the disk full?"
+            self.send({"ev": "refused", "v": PROTOCOL, "reason": reason})
+            return
         if start[0] > records.generation or (
             start[0] == records.generation and start[1] > records.end
         ):
@@ -1427,6 +1477,8 @@ class SamplerLink:
         if self.pid == 0:
             code = 1
             try:
+                signal.set_wakeup_fd(-1)
+                signal.signal(signal.SIGCHLD, signal.SIG_DFL)
                 kept = theirs.detach()
                 os.dup2(kept, 3)
                 os.closerange(4, 65536)
@@ -1514,6 +1566,17 @@ def _become_subreaper() -> bool:
         return False
 
 
+def _own_peak(maxrss: int) -> int:
+    """Return the peak of a leader in bytes, 0 where it hides behind ours.
+
+    A child of posix_spawn runs in our memory until it has its own, and the kernel
+    takes that for a peak of the child.
+    """
+    if maxrss <= resource.getrusage(resource.RUSAGE_SELF).ru_maxrss:
+        return 0
+    return maxrss * (1 if sys.platform == "darwin" else 1024)
+
+
 def _oom_score() -> bytes | None:
     try:
         with open("/proc/self/oom_score_adj", "rb") as file:
@@ -1564,7 +1627,9 @@ def listen(run: str) -> socket.socket:
     elif len(os.fsencode(path)) < 100:
         listener.bind(path)
     else:
-        path = os.path.join(tempfile.mkdtemp(prefix="simyard-"), "launcher.sock")
+        folder_path = f"/tmp/simyard-{os.getuid()}-{os.urandom(8).hex()}"
+        os.mkdir(folder_path, 0o700)
+        path = os.path.join(folder_path, "launcher.sock")
         listener.bind(path)
         descriptor = os.open(where, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         os.write(descriptor, encode({"socket": path}).encode())

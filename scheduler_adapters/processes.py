@@ -352,7 +352,11 @@ def _ps_table() -> dict[int, Process]:
 
     columns = "pid=,ppid=,pgid=,state=,rss=,lstart="
     answer = subprocess.run(
-        ["/bin/ps", "-axo", columns], capture_output=True, text=True, check=False, env={"LC_ALL": "C"}
+        ["/bin/ps", "-axo", columns],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={"LC_ALL": "C"},
     )
     found = {}
     for line in answer.stdout.splitlines():

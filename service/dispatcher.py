@@ -74,6 +74,7 @@ class Dispatcher:
         self._policy = policy
         self._wake = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
+        self._stopping = False
         self._durations: dict[ResourceRequest, float] = {}
         self._handing_over: set[str] = set()
         self._environments: dict[str, dict[str, str]] = {}
@@ -84,9 +85,10 @@ class Dispatcher:
 
     async def stop(self) -> None:
         """Start nothing more; claims that are under way are finished first."""
+        self._stopping = True
+        self._wake.set()
         if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
+            await asyncio.wait({self._task})
 
     def wake(self) -> None:
         """Something changed: look again for what can start."""
@@ -114,12 +116,12 @@ class Dispatcher:
             await self._adapter.withdraw(tags)
 
     async def _run(self) -> None:
-        while True:
+        while not self._stopping:
             with contextlib.suppress(asyncio.TimeoutError):
                 await asyncio.wait_for(self._wake.wait(), LOOK_AGAIN if self._yard.queue else None)
             self._wake.clear()
             try:
-                while await asyncio.shield(self._round()):
+                while not self._stopping and await self._round():
                     pass
             except SimyardError as error:
                 log.warning("nothing could be started, trying again soon: %s", error)
@@ -209,9 +211,7 @@ class Dispatcher:
         self._yard.by_tag[tag] = entry
         return attempt, tag
 
-    def _claim(
-        self, entry: Entry, attempt: int, tag: str, grant: str, after: str | None
-    ) -> Claim:
+    def _claim(self, entry: Entry, attempt: int, tag: str, grant: str, after: str | None) -> Claim:
         gpu_ids = tuple(self._yard.ledger.gpu_ids(grant))
         return Claim(entry=entry, tag=tag, attempt=attempt, gpu_ids=gpu_ids, after=after)
 

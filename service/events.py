@@ -159,11 +159,9 @@ class Subscription:
         self._closed = False
         self._replayed = since
         self._replay_end = log.latest
+        self._beyond = since is not None and since > log.latest
         self._page: list[Line] | None = None
-        if since is None:
-            self._replayed = None
-        elif since > log.latest:
-            self._replay_end = -1
+        self._single: deque[Line | Resync] = deque()
 
     async def ready(self) -> None:
         """Fetch the first page of what is to be replayed.
@@ -175,7 +173,7 @@ class Subscription:
 
     async def _next_page(self) -> list[Line]:
         assert self._replayed is not None
-        if self._replay_end < 0:
+        if self._beyond:
             raise Gone(
                 f"there was no event {self._replayed} here yet: the numbers belong to another "
                 "home; load the lists again and go on without 'since'"
@@ -205,7 +203,7 @@ class Subscription:
 
     async def _take_replayed(self) -> list[Line]:
         """Return the next page of the past; empty once the present is reached."""
-        while self._replayed is not None:
+        while self._replayed is not None and self._resync is None:
             await self.ready()
             page, self._page = self._page or [], None
             if not page:
@@ -216,7 +214,6 @@ class Subscription:
         return []
 
     def __aiter__(self) -> Subscription:
-        self._single: deque[Line | Resync] = deque()
         return self
 
     async def __anext__(self) -> Event | Resync:
@@ -234,14 +231,10 @@ class Subscription:
         self._wake.set()
 
     def _offer(self, line: Line) -> None:
-        if len(self._queue) >= self._capacity:
+        if len(self._queue) < self._capacity:
+            self._queue.append(line)
+        else:
             self._queue.clear()
             self.overruns += 1
             self._resync = Resync(self._log.latest)
-        else:
-            self._queue.append(line)
-        if self._resync is not None:
-            self._resync = Resync(max(self._resync.seq, line.event.seq)) if not self._queue else (
-                self._resync
-            )
         self._wake.set()

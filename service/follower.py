@@ -11,7 +11,7 @@ import asyncio
 import logging
 from collections.abc import Callable, Sequence
 
-from ..scheduler_adapters.contract import Cause, Ending, Report, ReportKind, Usage
+from ..scheduler_adapters.contract import Cause, Ending, Report, ReportKind
 from .dispatcher import Dispatcher, never_started
 from .faults import faultpoint
 from .job_folder import JobFolder
@@ -55,9 +55,7 @@ class Follower:
         faultpoint("report.committed")
         self._dispatcher.wake()
 
-    def _apply(
-        self, batch: Batch, entry: Entry, report: Report, missing: Sequence[str]
-    ) -> None:
+    def _apply(self, batch: Batch, entry: Entry, report: Report, missing: Sequence[str]) -> None:
         state = entry.job.state
         if state.terminal or state.waiting:
             return
@@ -106,9 +104,7 @@ class Follower:
             told = {"ended": describe_outcome(outcome), "attempt": entry.job.attempt}
             tag = entry.job.tag
             again = {**used, "started_at": None, "tag": None, "native_id": None}
-            self._yard.change(
-                batch, entry, JobState.QUEUED, event="job.retry", data=told, **again
-            )
+            self._yard.change(batch, entry, JobState.QUEUED, event="job.retry", data=told, **again)
             if tag is not None:
                 self._yard.by_tag.pop(tag, None)
             return
@@ -127,4 +123,3 @@ class Follower:
                 _, lacking = await asyncio.to_thread(folder.expected_outputs, spec)
                 missing[report.tag] = list(lacking)
         return missing
-

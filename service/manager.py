@@ -16,7 +16,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from ..errors import Conflict, ImpossibleRequest, InvalidInput, NotFound
+from ..errors import Conflict, InvalidInput, NotFound
 from ..scheduler_adapters.contract import KnownAttempt, SchedulerAdapter
 from .dispatcher import Dispatcher
 from .environment import job_environment
@@ -25,21 +25,22 @@ from .faults import faultpoint
 from .follower import CURSOR, Follower
 from .home import Home
 from .host import HostMonitor
+from .intake import Intake
 from .job_folder import JobFolder
 from .model import Bytes, Event, Job, JobSpec, Outcome, OutcomeReason, Seconds
-from .resources import HostFacts, Limits, impossible
-from .scheduling import Policy, Waiting, why
+from .pending import Waiting, why
+from .resources import HostFacts, Limits
+from .scheduling import Policy
 from .settings import Settings
 from .states import JobState
-from .store.batch import Batch, IdempotencyRecord
+from .store.batch import Batch
 from .store.filters import JobFilter, Page
 from .store.store import Store
-from .yard import Entry, Yard, dependency_outcome, satisfied
+from .yard import Entry, Yard
 
 log = logging.getLogger(__name__)
 
 LIMITS = "limits"
-LOCAL_NAMES = frozenset({"auto", "local", "none"})
 
 
 class JobChanges(BaseModel):
@@ -60,7 +61,12 @@ class Manager:
     """One home's jobs: submitted, started, followed, controlled, remembered."""
 
     def __init__(
-        self, home: Home, settings: Settings, store: Store, adapter: SchedulerAdapter, host: HostMonitor
+        self,
+        home: Home,
+        settings: Settings,
+        store: Store,
+        adapter: SchedulerAdapter,
+        host: HostMonitor,
     ) -> None:
         self.home = home
         self.settings = settings
@@ -72,17 +78,22 @@ class Manager:
         )
         self._store = store
         self._adapter = adapter
-        self._yard = Yard(store, self.events)
+        self._yard = Yard(store, self.events, keep_events=settings.keep_events)
         policy = Policy(
             overtake_limit=settings.overtake_limit, reserve_after=settings.reserve_after
         )
         self._dispatcher = Dispatcher(
-            self._yard, adapter, self.job_folder, self._facts, _initial_limits(settings, store), policy
+            self._yard,
+            adapter,
+            self.job_folder,
+            self._facts,
+            _initial_limits(settings, store),
+            policy,
         )
         self._follower = Follower(self._yard, self._dispatcher, self.job_folder)
-        self._next_id = 0
-        self._submitting = asyncio.Lock()
-        self._hostname = socket.gethostname()
+        self._intake = Intake(
+            self._yard, lambda: self.limits, self._facts, host=socket.gethostname()
+        )
 
     def job_folder(self, job_id: int) -> JobFolder:
         return JobFolder(self.home.jobs, job_id)
@@ -94,7 +105,7 @@ class Manager:
         yard = self._yard
         await asyncio.to_thread(yard.load)
         self.events.latest = self._store.last_seq()
-        self._next_id = max(self._store.next_job_id(), self.home.highest_job_folder() + 1)
+        self._intake.next_id = max(self._store.next_job_id(), self.home.highest_job_folder() + 1)
         out_there = yard.live(JobState.SUBMITTING, JobState.SCHEDULED, JobState.RUNNING)
         known = [
             KnownAttempt(
@@ -107,9 +118,9 @@ class Manager:
         ]
         await self._adapter.open(self._follower.take, cursor=self._store.meta(CURSOR), known=known)
         await self._dispatcher.take_back(yard.live(JobState.SUBMITTING))
-        await self._resume_dependencies()
+        await self._intake.resume_dependencies()
         batch = Batch()
-        yard.note(batch, "service.started", data={"host": self._hostname})
+        yard.note(batch, "service.started", data={"host": socket.gethostname()})
         await yard.commit(batch)
         self._dispatcher.start()
 
@@ -127,146 +138,15 @@ class Manager:
         """True while any job is not over, held ones aside."""
         return any(entry.job.state is not JobState.HELD for entry in self._yard.entries.values())
 
-    async def _resume_dependencies(self) -> None:
-        """Put the dependencies of waiting jobs back in force, from their specs."""
-        batch = Batch()
-        for entry in self._yard.live(JobState.HELD, JobState.QUEUED):
-            if entry.waits_for:
-                waits_for, broken = await self._dependencies(await self._yard.spec_of(entry.id))
-                if broken is not None:
-                    self._yard.finish(batch, entry, JobState.FAILED, broken)
-                else:
-                    self._yard.await_others(entry, waits_for)
-        await self._yard.commit(batch)
-
     # -- submitting --------------------------------------------------------------------
 
     async def submit(
-        self,
-        specs: Sequence[JobSpec],
-        *,
-        idempotency_key: str | None = None,
-        digest: str = "",
-        retry_of: int | None = None,
+        self, specs: Sequence[JobSpec], *, idempotency_key: str | None = None, digest: str = ""
     ) -> list[Job]:
-        """Accept all of `specs` or none; return their jobs once they are durable.
-
-        A repeated `idempotency_key` returns the jobs of its first use. Raises
-        `ImpossibleRequest` for what could never run here, `InvalidInput` for unknown
-        dependencies or schedulers, `Conflict` where the key was used for something else.
-        """
-        if not specs:
-            raise InvalidInput("there is no job in the request")
-        async with self._submitting:
-            if idempotency_key is not None:
-                earlier = await self._store.idempotent(idempotency_key)
-                if earlier is not None:
-                    return await self._replayed(earlier, digest)
-            for position, spec in enumerate(specs):
-                self._check_possible(spec, position if len(specs) > 1 else None)
-                _, broken = await self._dependencies(spec)
-                if broken is not None:
-                    raise InvalidInput(f"this job could never start: {broken.message}")
-            now = time.time()
-            batch = Batch(durable=True)
-            jobs = [
-                self._new_job(batch, self._next_id + number, spec, now, retry_of)
-                for number, spec in enumerate(specs)
-            ]
-            if idempotency_key is not None:
-                ids = tuple(job.id for job in jobs)
-                batch.idempotency.append(
-                    IdempotencyRecord(
-                        key=idempotency_key, digest=digest, job_ids=ids, created_at=now
-                    )
-                )
-            self._next_id += len(jobs)
-            faultpoint("submit.before-commit")
-            await self._yard.commit(batch)
-            faultpoint("submit.committed")
-            await self._admit(jobs, specs)
+        """Accept all of `specs` or none; see `Intake.submit`."""
+        jobs = await self._intake.submit(specs, idempotency_key=idempotency_key, digest=digest)
         self._dispatcher.wake()
         return jobs
-
-    async def _admit(self, jobs: Sequence[Job], specs: Sequence[JobSpec]) -> None:
-        """Take up jobs that are durable now; what they depend on may have ended meanwhile."""
-        batch = Batch()
-        for job, spec in zip(jobs, specs, strict=True):
-            waits_for, broken = await self._dependencies(spec)
-            entry = self._yard.admit(job, spec, waits_for)
-            if broken is not None:
-                self._yard.finish(batch, entry, JobState.FAILED, broken)
-        await self._yard.commit(batch)
-
-    def _new_job(
-        self, batch: Batch, job_id: int, spec: JobSpec, now: float, retry_of: int | None
-    ) -> Job:
-        environment = None
-        if spec.base_env is not None:
-            environment = batch.keep_environment(spec.base_env)
-        state = JobState.HELD if spec.hold else JobState.QUEUED
-        job = Job(
-            id=job_id,
-            state=state,
-            version=1,
-            spec_json=spec.model_dump_json(exclude={"base_env"}, exclude_defaults=True),
-            name=spec.title,
-            priority=spec.priority,
-            scheduler="local",
-            project=spec.project,
-            group=spec.group,
-            environment=environment,
-            host=self._hostname,
-            retry_of=retry_of,
-            created_at=now,
-            queued_at=None if spec.hold else now,
-        )
-        batch.inserts.append(job)
-        told = {"state": state.value, "name": job.name, "version": 1, "attempt": 0}
-        self._yard.note(batch, f"job.{state.value}", job_id, told, now=now)
-        return job
-
-    async def _replayed(self, earlier: IdempotencyRecord, digest: str) -> list[Job]:
-        if earlier.digest != digest:
-            raise Conflict(
-                "this Idempotency-Key was used before for another request; use a new key"
-            )
-        by_id = {job.id: job for job in await self._store.get_many(earlier.job_ids)}
-        return [by_id[job_id] for job_id in earlier.job_ids if job_id in by_id]
-
-    def _check_possible(self, spec: JobSpec, position: int | None) -> None:
-        where = "" if position is None else f"job {position} of the batch: "
-        if spec.scheduler not in LOCAL_NAMES:
-            raise InvalidInput(
-                f"{where}there is no scheduler {spec.scheduler!r} here; this service has 'local'"
-            )
-        reason = impossible(spec.resource_request(), self.limits, self._facts())
-        if reason is not None:
-            raise ImpossibleRequest(where + reason)
-
-    async def _dependencies(self, spec: JobSpec) -> tuple[dict[int, str], Outcome | None]:
-        """Return which jobs `spec` has to wait for, or why it can never start."""
-        entries = self._yard.entries
-        over: dict[int, Job] = {}
-        for dependency in spec.depends_on:
-            other = parse_id(dependency.job)
-            if other not in entries:
-                job = await self._store.get(other)
-                if job is None:
-                    raise InvalidInput(f"it depends on job {other}, which does not exist")
-                over[other] = job
-        # Nothing is awaited from here on: the answer holds when it is returned.
-        waits_for: dict[int, str] = {}
-        for dependency in spec.depends_on:
-            other = parse_id(dependency.job)
-            job = entries[other].job if other in entries else over.get(other)
-            if job is None:
-                return await self._dependencies(spec)
-            if not job.state.terminal:
-                waits_for[other] = dependency.condition
-            elif not satisfied(dependency.condition, job.state):
-                return {}, dependency_outcome(dependency.condition, job)
-        return waits_for, None
 
     # -- reading -----------------------------------------------------------------------
 
@@ -293,12 +173,12 @@ class Manager:
                 changed.cancel()
 
     async def list_jobs(
-        self, filter: JobFilter, *, limit: int, cursor: str | None, count: bool
+        self, wanted: JobFilter, *, limit: int, cursor: str | None, count: bool
     ) -> Page:
-        return await self._store.list_jobs(filter, limit=limit, cursor=cursor, count=count)
+        return await self._store.list_jobs(wanted, limit=limit, cursor=cursor, count=count)
 
-    async def select_ids(self, filter: JobFilter, limit: int) -> list[int]:
-        return await self._store.select_ids(filter, limit)
+    async def select_ids(self, wanted: JobFilter, limit: int) -> list[int]:
+        return await self._store.select_ids(wanted, limit)
 
     async def job_events(self, job_id: int, limit: int) -> list[Event]:
         """Return the events of one job, oldest first."""
@@ -381,7 +261,7 @@ class Manager:
         )
 
     def schedulers(self) -> list[dict[str, Any]]:
-        return [{"name": "local", "kind": "process", "default": True, "host": self._hostname}]
+        return [{"name": "local", "kind": "process", "default": True, "host": socket.gethostname()}]
 
     async def environment_of(self, job: Job) -> dict[str, str]:
         """Return the whole environment that the job gets, or got."""
@@ -413,9 +293,7 @@ class Manager:
         batch = Batch()
         if entry.job.state.waiting:
             outcome = Outcome(reason=OutcomeReason.CANCELLED, message="cancelled before it started")
-            self._yard.finish(
-                batch, entry, JobState.CANCELLED, outcome, cancel_requested=True
-            )
+            self._yard.finish(batch, entry, JobState.CANCELLED, outcome, cancel_requested=True)
             await self._yard.commit(batch)
             return await self.get(job_id)
         if not entry.job.cancel_requested:
@@ -479,7 +357,8 @@ class Manager:
             raise Conflict(f"job {job_id} is not over yet: it is {old.state.value}")
         base = await self._store.environment(old.environment) if old.environment else None
         spec = old.spec().model_copy(update={"base_env": base, "hold": False})
-        (job,) = await self.submit([spec], retry_of=job_id)
+        (job,) = await self._intake.submit([spec], retry_of=job_id)
+        self._dispatcher.wake()
         return job
 
     async def change(self, job_id: int, changes: JobChanges) -> Job:
@@ -497,7 +376,7 @@ class Manager:
             )
         wanted = changes.model_dump(exclude_unset=True, exclude_none=True)
         spec = _changed_spec(await self._yard.spec_of(job_id), wanted)
-        self._check_possible(spec, None)
+        self._intake.check_possible(spec)
         if not entry.job.state.waiting:
             raise Conflict(f"job {job_id} has just started")
         batch = Batch()
@@ -555,13 +434,6 @@ class Manager:
         raise Conflict(f"cannot {verb} job {job_id}: it is over, it {_ended_word(job.state)}")
 
 
-def parse_id(text: str) -> int:
-    """Read a job id as it stands on the wire; raises `NotFound` for what cannot be one."""
-    if text.isascii() and text.isdigit() and len(text) <= 15:
-        return int(text)
-    raise NotFound(f"there is no job {text!r}; ids are numbers such as 17")
-
-
 def _ended_word(state: JobState) -> str:
     return "was cancelled" if state is JobState.CANCELLED else state.value
 
@@ -579,4 +451,3 @@ def _initial_limits(settings: Settings, store: Store) -> Limits:
     kept = store.meta(LIMITS)
     limits = Limits.from_settings(settings)
     return limits.changed(json.loads(kept)) if kept else limits
-

@@ -237,7 +237,7 @@ class JobSpec(_Strict):
     def _command_is_a_list(cls, value: object) -> object:
         if isinstance(value, str):
             raise ValueError(
-                "must be a list, such as [\"pw.x\", \"-in\", \"si.in\"]; put shell text into 'script'"
+                'must be a list, such as ["pw.x", "-in", "si.in"]; put shell text into \'script\''
             )
         return value
 

@@ -25,6 +25,9 @@ _REASONS = {
 }
 
 _DEFAULT_MESSAGES = {
+    Cause.TIMEOUT: "it reached its walltime",
+    Cause.OUT_OF_MEMORY: "it used more memory than it asked for",
+    Cause.OUTPUT_LIMIT: "it wrote more than its output limit",
     Cause.INTERRUPTED: "the host was restarted while the job ran",
     Cause.LOST: "the job is over, but how it ended is known nowhere: its launcher was killed",
     Cause.NODE_FAILURE: "the node it ran on failed",

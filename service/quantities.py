@@ -20,13 +20,16 @@ from __future__ import annotations
 import math
 import re
 from datetime import timedelta
-from decimal import Decimal
+from decimal import ROUND_CEILING, Decimal
 
 SIZE_EXAMPLES = "write for example 4 GiB, 500M or a number of bytes"
 DURATION_EXAMPLES = "write for example 2h30m, 90s, 12:00:00, 1-12:00:00 or a number of seconds"
 
 _LONGEST = 60
 """Characters; longer texts are no quantity, and need not be looked at."""
+
+_TOO_MUCH = 1 << 63
+"""No machine has so many bytes, nor does anything last so long."""
 
 _SIZE = re.compile(r"(\d+(?:\.\d*)?|\.\d+)\s*(?:([kmgtpe])?(i?b?)|bytes?)", re.ASCII | re.I)
 _PREFIXES = "kmgtpe"
@@ -55,10 +58,10 @@ def parse_size(value: object) -> int:
     ``"2 GB"``. Raises `ValueError` with a sentence that gives examples.
     """
     if isinstance(value, int) and not isinstance(value, bool):
-        if value >= 0:
+        if 0 <= value < _TOO_MUCH:
             return value
     elif isinstance(value, float):
-        if value >= 0 and value.is_integer():
+        if 0 <= value < _TOO_MUCH and value.is_integer():
             return int(value)
     elif isinstance(value, str) and len(value) <= _LONGEST:
         match = _SIZE.fullmatch(value.strip())
@@ -68,7 +71,7 @@ def parse_size(value: object) -> int:
             # "4 iB" has no prefix to be binary about.
             if prefix or "i" not in (suffix or "").lower():
                 base = 1000 if prefix and (suffix or "").lower() == "b" else 1024
-                return math.ceil(Decimal(number) * base**power)
+                return int((Decimal(number) * base**power).to_integral_value(ROUND_CEILING))
     raise ValueError(f"{_shown(value)} is not an amount of memory or disk; {SIZE_EXAMPLES}")
 
 
@@ -83,7 +86,7 @@ def parse_duration(value: object) -> float:
     if isinstance(value, timedelta):
         seconds = value.total_seconds()
     elif isinstance(value, int) and not isinstance(value, bool):
-        seconds = float(value) if abs(value) < 1 << 63 else None
+        seconds = float(value) if abs(value) < _TOO_MUCH else None
     elif isinstance(value, float):
         seconds = value if math.isfinite(value) else None
     elif isinstance(value, str) and len(value) <= _LONGEST:
@@ -153,19 +156,19 @@ def format_duration(seconds: float) -> str:
     if seconds < 9.995:
         return f"{seconds:.2f}".rstrip("0").rstrip(".") + "s"
     whole = round(seconds)
-    units = (("d", 86400), ("h", 3600), ("m", 60), ("s", 1))
-    for place, (name, length) in enumerate(units):
-        if whole >= length:
-            break
-    if length == 1:
+    if whole < 60:
         return f"{whole}s"
-    below, step = units[place + 1]
-    count = whole // step
-    text = f"{count // (length // step)}{name}"
-    rest = count % (length // step)
-    return f"{text} {rest}{below}" if rest else text
+    length, name, step, below = next(units for units in _PAIRS if whole >= units[0])
+    count, rest = divmod(whole // step, length // step)
+    return f"{count}{name} {rest}{below}" if rest else f"{count}{name}"
+
+
+_PAIRS = ((86400, "d", 3600, "h"), (3600, "h", 60, "m"), (60, "m", 1, "s"))
+"""A unit and the next smaller one, which is what a person wants to know beside it."""
 
 
 def _shown(value: object) -> str:
+    if isinstance(value, int) and abs(value) >= _TOO_MUCH:
+        return "a number that large"
     text = repr(value)
     return text if len(text) <= _LONGEST else text[: _LONGEST - 1] + "…"

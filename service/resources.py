@@ -209,9 +209,7 @@ def closed(limits: Limits, host: HostFacts) -> str | None:
     """Say why no local job at all may start now, for reasons outside of Simyard."""
     free, least = host.disk_free, limits.min_free_disk
     if free is not None and least is not None and free < least:
-        return (
-            f"waits for free disk: {format_size(free)} free, {format_size(least)} must stay free"
-        )
+        return f"waits for free disk: {format_size(free)} free, {format_size(least)} must stay free"
     busy, most = host.cpu_percent, limits.max_cpu_percent
     if busy is not None and most is not None and busy >= most:
         return f"waits for the processor: {busy:.0f} % busy, jobs start below {most:g} %"

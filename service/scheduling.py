@@ -1,43 +1,37 @@
-"""Who starts now, who waits and for what.
+"""Who starts now.
 
 Pure: no clock, no loop, no store; the time, the host's facts and what runs come in as
-arguments. What is remembered between decisions is in the `ReadyQueue`: the waiting
-jobs, grouped by the shape of their requests, and how long the one that waits first has
-been passed by others. A decision looks at one job of each shape and at those it starts.
+arguments. A decision looks at the first job of each shape and at those it starts, so
+its cost does not grow with the length of the line.
 
-Order is by priority, then by age, then by id. A job that does not fit lets others pass
+The order is by priority, then age, then id. A job that does not fit lets others pass
 (backfill), but not for ever: after `Policy.overtake_limit` of them, or
-`Policy.reserve_after` seconds, it reserves what it lacks. From then on only jobs slip
+`Policy.reserve_after` seconds, it reserves what it lacks. From then on only those slip
 past that do not put off its turn: they end by their walltime before it, or fit beside
-it. (The rule is that of EASY backfilling: Lifka 1995, "The ANL/IBM SP scheduling
-system".) Where nobody knows when running jobs will end there is no turn to end before.
+it (the rule of EASY backfilling, Lifka 1995). Where nobody knows when what runs will
+end, there is no turn to end before, and only what fits beside it passes.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
-from heapq import heapify, heappop, heapreplace
+from dataclasses import dataclass
+from heapq import heappop, heappush, merge
 from itertools import islice
-from typing import NamedTuple
 
 from ..scheduler_adapters.contract import ResourceRequest
-from .ranking import Ranking
+from .pending import Waiting, why
+from .ready_queue import Ready, ReadyQueue, Shape, Stalled
 from .resources import (
     CORES,
     DISK,
-    GPUS,
     JOBS,
-    LICENSE,
     LOCAL,
-    MEMORY,
-    SUBMITTED,
     HostFacts,
     Ledger,
     Limits,
     Needs,
-    amount,
     below_class,
     beyond,
     capacity,
@@ -45,10 +39,20 @@ from .resources import (
     needs_of,
     size_class,
 )
-from .quantities import format_size
 
-_SET_ASIDE_AT_ONCE = 64
-"""Jobs of one shape that one decision may set aside as impossible."""
+__all__ = [
+    "Decision",
+    "Policy",
+    "ReadyQueue",
+    "Running",
+    "Waiting",
+    "decide",
+    "successors",
+    "why",
+]
+
+_SET_ASIDE_AT_ONCE = 256
+"""Impossible jobs among possible ones of the same shape that one decision looks at."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,200 +70,40 @@ class Running:
 
     request: ResourceRequest
     ends_by: float | None = None
-    """By the clock of the decisions' `now`; None where nobody knows."""
-    target: str = LOCAL
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Waiting:
-    """A job about which somebody asks why it waits."""
-
-    request: ResourceRequest
-    walltime: float | None = None
+    """By the clock of the decision's `now`; None where nobody knows."""
     target: str = LOCAL
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Decision:
-    """Which jobs start now, in this order."""
+    """Which jobs start now."""
 
     starts: tuple[int, ...] = ()
+    """In order. They are still in line and not granted yet: that is the caller's to do."""
     again: bool = False
-    """True where more could be decided at once: the decision was cut short."""
+    """True where the decision was cut short: there is more to decide at once."""
     recheck: bool = False
     """True where jobs wait for the host itself: decide again when its facts change."""
 
 
-class Ready(NamedTuple):
-    """One ready job. The order of these tuples is the order of the jobs."""
+def decide(
+    queue: ReadyQueue,
+    ledger: Ledger,
+    limits: Limits,
+    host: HostFacts,
+    *,
+    running: Sequence[Running] = (),
+    now: float,
+    policy: Policy = Policy(),
+    at_most: int | None = None,
+) -> Decision:
+    """Decide which jobs start now within `limits`, at most `at_most` of them.
 
-    rank: int
-    """The priority, negated: higher ones come first."""
-    age: float
-    id: int
-    request: ResourceRequest
-    walltime: float | None
-    shape: Shape
-
-
-class Shape:
-    """The ready jobs whose requests are alike: equal but for the last eighth of their sizes."""
-
-    __slots__ = ("aside", "key", "lacks", "needs", "possible", "ranking", "request", "target")
-
-    def __init__(self, key: tuple[object, ...], request: ResourceRequest, target: str) -> None:
-        self.key = key
-        self.target = target
-        self.request = request
-        """The first one seen; most others are this very object."""
-        self.needs = needs_of(request, target)
-        self.ranking: Ranking[Ready] = Ranking()
-        self.aside: dict[int, Ready] = {}
-        """Jobs that are impossible under the limits in force, out of the others' way."""
-        self.possible: bool | None = None
-        """Under the limits in force: every one, none, or (None) some or not known."""
-        self.lacks: tuple[int, frozenset[str]] | None = None
-        """The job that was first at the last decision, and what it did not get."""
-
-    def needs_for(self, request: ResourceRequest) -> Needs:
-        """Return the exact needs of one job of this shape."""
-        return self.needs if request is self.request else needs_of(request, self.target)
-
-
-class Stalled:
-    """A job that is first in line and does not fit: what it has suffered so far."""
-
-    __slots__ = ("entry", "lacks", "overtaken", "reserved", "since")
-
-    def __init__(self, entry: Ready, since: float) -> None:
-        self.entry = entry
-        self.since = since
-        self.overtaken = 0
-        self.lacks: frozenset[str] = frozenset()
-        self.reserved: dict[str, int] = {}
-        """What it has reserved: dimension, and the serial of the first grant made since."""
-
-
-class ReadyQueue:
-    """The jobs that could start as far as they themselves are concerned."""
-
-    def __init__(self) -> None:
-        self._jobs: dict[int, Ready] = {}
-        self._order: Ranking[Ready] = Ranking()
-        self._shapes: dict[tuple[object, ...], Shape] = {}
-        self._stalled: dict[int, Stalled] = {}
-        self._reserving: list[Stalled] = []
-        self._bounds: tuple[object, ...] = ()
-        self._over: frozenset[str] = frozenset()
-        self._closed = False
-
-    def __len__(self) -> int:
-        return len(self._jobs)
-
-    def __contains__(self, job_id: object) -> bool:
-        return job_id in self._jobs
-
-    @property
-    def shapes(self) -> int:
-        """How many different shapes wait; the cost of a decision grows with it."""
-        return len(self._shapes)
-
-    def add(
-        self,
-        job_id: int,
-        *,
-        priority: int,
-        age: float,
-        request: ResourceRequest,
-        walltime: float | None = None,
-        target: str = LOCAL,
-    ) -> None:
-        """Put a job in line; smaller `age` is older. One that is in line is put anew."""
-        self.remove(job_id)
-        key = (
-            target,
-            request.cores,
-            size_class(request.memory),
-            size_class(request.disk),
-            request.gpus,
-            request.licenses,
-            _walltime_class(walltime),
-        )
-        shape = self._shapes.get(key)
-        if shape is None:
-            shape = self._shapes[key] = Shape(key, request, target)
-        elif request == shape.request:
-            request = shape.request
-        entry = Ready(-priority, age, job_id, request, walltime, shape)
-        self._jobs[job_id] = entry
-        self._order.add(entry)
-        shape.ranking.add(entry)
-
-    def remove(self, job_id: int) -> bool:
-        """Take a job out of the line; False where it is not in it."""
-        entry = self._jobs.pop(job_id, None)
-        if entry is None:
-            return False
-        self._order.remove(entry)
-        shape = entry.shape
-        if shape.aside.pop(job_id, None) is None:
-            shape.ranking.remove(entry)
-        if not shape.ranking and not shape.aside:
-            del self._shapes[shape.key]
-        if self._stalled.pop(job_id, None) is not None:
-            self._reserving = [item for item in self._reserving if item.entry.id != job_id]
-        return True
-
-    def change(
-        self,
-        job_id: int,
-        *,
-        priority: int | None = None,
-        request: ResourceRequest | None = None,
-        walltime: float | None = None,
-    ) -> None:
-        """Change what is given of a job in line, its age and the rest stay.
-
-        Raises `KeyError` where it is not in line. To take a walltime away, add it anew.
-        """
-        entry = self._jobs[job_id]
-        self.add(
-            job_id,
-            priority=-entry.rank if priority is None else priority,
-            age=entry.age,
-            request=entry.request if request is None else request,
-            walltime=entry.walltime if walltime is None else walltime,
-            target=entry.shape.target,
-        )
-
-    def position(self, job_id: int) -> int | None:
-        """Return how many jobs are in line before this one, plus one; None if it is not in line."""
-        entry = self._jobs.get(job_id)
-        return None if entry is None else self._order.before(entry) + 1
-
-    def in_order(self, limit: int | None = None) -> list[int]:
-        """Return the ids of the first `limit` jobs in line."""
-        return [entry.id for entry in islice(self._order, limit)]
-
-    def _bound(self, limits: Limits, host: HostFacts) -> None:
-        """Forget what was found impossible when what is possible has changed."""
-        bounds = (limits, host.disk_total)
-        if self._bounds and self._bounds[0] is limits and self._bounds[1] == host.disk_total:
-            return
-        self._bounds = bounds
-        for shape in self._shapes.values():
-            shape.possible = None
-            for entry in shape.aside.values():
-                shape.ranking.add(entry)
-            shape.aside.clear()
-
-
-def _walltime_class(walltime: float | None) -> int:
-    """Group walltimes by powers of four: jobs that end soon are found behind ones that do not."""
-    return -1 if walltime is None else int(walltime).bit_length() // 2
-
-
-# -- deciding --------------------------------------------------------------------------
+    `running` tells of the grants in the ledger when they will be over; those it leaves
+    out may last for ever. The caller takes the starts out of the line and grants them,
+    in their order, before it asks again.
+    """
+    return _Round(queue, ledger, limits, host, running, now, policy).decide(at_most)
 
 
 @dataclass(slots=True)
@@ -269,22 +113,24 @@ class _Reservation:
     turn: float
     """When it will be able to start; infinite where nobody knows."""
     spare: dict[str, int]
-    """By reserved dimension, what may be occupied beyond the turn without harm."""
+    """By reserved dimension, what others may occupy at its turn and beyond."""
 
     def admits(self, needs: Needs, ends_by: float) -> bool:
         """True where a job that starts now does not put off the turn."""
-        spare = self.spare
-        touched = [(name, count) for name, count in needs if name in spare]
-        if not touched or (ends_by <= self.turn and self.turn < math.inf):
+        if self._is_over_before(ends_by):
             return True
-        return all(count <= spare[name] for name, count in touched)
+        spare = self.spare
+        return all(count <= spare.get(name, count) for name, count in needs)
 
     def charge(self, needs: Needs, ends_by: float) -> None:
         """Take note that such a job starts."""
-        if ends_by > self.turn or self.turn == math.inf:
+        if not self._is_over_before(ends_by):
             for name, count in needs:
                 if name in self.spare:
                     self.spare[name] -= count
+
+    def _is_over_before(self, ends_by: float) -> bool:
+        return ends_by <= self.turn < math.inf
 
 
 class _Round:
@@ -297,137 +143,265 @@ class _Round:
         limits: Limits,
         host: HostFacts,
         running: Sequence[Running],
-        policy: Policy,
         now: float,
+        policy: Policy,
     ) -> None:
-        self.queue = queue
-        self.ledger = ledger
-        self.limits = limits
-        self.host = host
-        self.running = running
-        self.policy = policy
-        self.now = now
-        self.capacity = capacity(limits, host)
-        self.free = ledger.free(limits, host)
-        self.closed = closed(limits, host) is not None
-        self.starts: list[int] = []
-        self.started: list[tuple[Needs, float]] = []
-        self.first: dict[str, Stalled] = {}
-        """The first one in line of each target that does not fit."""
-        self.reservations: list[_Reservation] = []
-        self.reserving: list[Stalled] = []
-        self.again = False
-        self.recheck = False
+        self._queue = queue
+        self._ledger = ledger
+        self._limits = limits
+        self._host = host
+        self._running = running
+        self._now = now
+        self._policy = policy
+        self._capacity = capacity(limits, host)
+        granted = ledger.amounts
+        self._left = {name: total - granted.get(name, 0) for name, total in self._capacity.items()}
+        """Of every limited dimension; below 0 where a limit was lowered under what runs."""
+        self._starts: list[int] = []
+        self._started: list[tuple[Needs, float]] = []
+        self._first: dict[str, Stalled] = {}
+        """Of each target, the first one in line that does not fit."""
+        self._reservations: list[_Reservation] = []
+        self._too_large: list[Ready] = []
+        self._again = False
+        self._recheck = False
 
     def decide(self, at_most: int | None) -> Decision:
-        """Walk the heads of the shapes in the order of the line."""
-        queue = self.queue
-        queue._bound(self.limits, self.host)
-        heads = self._heads()
-        heapify(heads)
-        while heads:
-            if at_most is not None and len(self.starts) >= at_most:
-                self.again = True
+        """Walk through the firsts of all shapes in the order of the line."""
+        queue = self._queue
+        queue.bind(self._limits, self._host)
+        queue.reserving = []
+        queue.closed = closed(self._limits, self._host) is not None
+        heads = iter(queue.heads)
+        head = next(heads, None)
+        following: list[tuple[Ready, Iterator[Ready]]] = []
+        """The next ones of shapes of which the first has been dealt with."""
+        while head is not None or following:
+            if at_most is not None and len(self._starts) >= at_most:
+                self._again = True
                 break
-            entry, others = heads[0]
-            following = self._next(entry, others) if self._consider(entry) else None
-            if following is None:
-                heappop(heads)
+            if self._is_exhausted():
+                break
+            if head is not None and (not following or head < following[0][0]):
+                entry, rest = head, iter(head.shape.ranking)
+                next(rest)
+                head = next(heads, None)
             else:
-                heapreplace(heads, (following, others))
-        queue._reserving = self.reserving
-        queue._closed = self.closed
-        queue._over = frozenset(
-            name
-            for name, count in self.ledger.amounts.items()
-            if count > self.capacity.get(name, count)
+                entry, rest = heappop(following)
+            if self._consider(entry):
+                after = next(rest, None)
+                if after is not None:
+                    heappush(following, (after, rest))
+        for entry in self._too_large:
+            queue.set_aside(entry)
+        queue.left = self._left
+        return Decision(starts=tuple(self._starts), again=self._again, recheck=self._recheck)
+
+    def _is_exhausted(self) -> bool:
+        """True where none of those that are left can start, and it is known who waits first."""
+        left = self._left
+        return (
+            (left.get(CORES, 1) < 1 or left.get(JOBS, 1) < 1)
+            and LOCAL in self._first
+            and not self._queue.elsewhere
         )
-        return Decision(starts=tuple(self.starts), again=self.again, recheck=self.recheck)
 
-    def _heads(self) -> list[tuple[Ready, Iterator[Ready]]]:
-        heads: list[tuple[Ready, Iterator[Ready]]] = []
-        for shape in self.queue._shapes.values():
-            if self.closed and shape.target == LOCAL:
-                self.recheck = True
-                continue
-            if shape.possible is None:
-                self._judge(shape)
-            if shape.possible is False:
-                continue
-            others = iter(shape.ranking)
-            entry = next(others, None)
-            if entry is not None:
-                heads.append((entry, others))
-        return heads
-
-    def _judge(self, shape: Shape) -> None:
-        """See whether all jobs of a shape are possible, or none; else set aside those that are not.
-
-        All but memory and disk is the same in a shape; of these, its bounds are asked
-        first, so that a million of jobs that are too large cost one question.
-        """
-        request = shape.request
-        if not self._beyond(request, size_class(request.memory), size_class(request.disk), shape):
-            shape.possible = True
-            return
-        least = (below_class(request.memory) + 1, below_class(request.disk) + 1)
-        memory = least[0] if request.memory else 0
-        disk = least[1] if request.disk else 0
-        if self._beyond(request, memory, disk, shape):
-            shape.possible = False
-            return
-        too_large = []
-        for entry in shape.ranking:
-            if beyond(entry.request, self.limits, self.host, target=shape.target) is None:
-                break
-            if len(too_large) == _SET_ASIDE_AT_ONCE:
-                self.again = True
-                break
-            too_large.append(entry)
-        for entry in too_large:
-            shape.ranking.remove(entry)
-            shape.aside[entry.id] = entry
-
-    def _beyond(self, like: ResourceRequest, memory: int, disk: int, shape: Shape) -> bool:
-        asked = ResourceRequest(
-            cores=like.cores, memory=memory, disk=disk, gpus=like.gpus, licenses=like.licenses
-        )
-        return beyond(asked, self.limits, self.host, target=shape.target) is not None
+    # -- one job at a time -------------------------------------------------------------
 
     def _consider(self, entry: Ready) -> bool:
-        """Start one job, or note why not; True where the next of its shape is to be considered."""
+        """Start a job if it may; True where the next one of its shape is to be considered."""
         shape = entry.shape
-        needs = shape.needs_for(entry.request)
-        if shape.possible is None and entry in shape.aside.values():  # pragma: no cover
-            return True
-        free = self.free
-        lacks = [name for name, count in needs if free.get(name, count) < count]
-        if lacks:
-            shape.lacks = (entry.id, frozenset(lacks))
-            if shape.target not in self.first and self._blocked_by_jobs(needs):
-                self._stall(entry, needs, lacks)
-            elif DISK in lacks:
-                self.recheck = True
+        if self._queue.closed and shape.target == LOCAL:
+            self._recheck = True
             return False
-        ends_by = math.inf if entry.walltime is None else self.now + entry.walltime
-        for reservation in self.reservations:
+        if shape.possible is not True:
+            if not self._is_worth_asking(shape):
+                return False
+            if not self._is_possible(entry):
+                return self._pass_over(entry)
+        needs = shape.needs_for(entry.request)
+        left = self._left
+        lacks = [name for name, count in needs if left.get(name, count) < count]
+        if lacks:
+            if DISK in lacks:
+                self._recheck = True
+            if shape.target not in self._first and self._is_held_by_jobs(needs):
+                self._stall(entry, lacks)
+            return False
+        ends_by = math.inf if entry.walltime is None else self._now + entry.walltime
+        for reservation in self._reservations:
             if not reservation.admits(needs, ends_by):
-                shape.lacks = (entry.id, frozenset(reservation.spare))
                 return False
         self._start(entry, needs, ends_by)
         return True
 
+    def _is_worth_asking(self, shape: Shape) -> bool:
+        """False where no job of the shape is possible under the limits in force.
+
+        In a shape only memory and disk differ, and these within bounds. The bounds are
+        asked, so that a million jobs that are too large cost two questions.
+        """
+        if shape.possible is None:
+            request = shape.request
+            memory, disk = size_class(request.memory), size_class(request.disk)
+            if self._could_be(shape, memory, disk):
+                shape.possible = True
+            else:
+                memory = below_class(request.memory) + 1 if request.memory else 0
+                disk = below_class(request.disk) + 1 if request.disk else 0
+                if not self._could_be(shape, memory, disk):
+                    shape.possible = False
+        return shape.possible is not False
+
+    def _could_be(self, shape: Shape, memory: int, disk: int) -> bool:
+        like = shape.request
+        asked = ResourceRequest(
+            cores=like.cores, memory=memory, disk=disk, gpus=like.gpus, licenses=like.licenses
+        )
+        return beyond(asked, self._limits, self._host, target=shape.target) is None
+
+    def _is_possible(self, entry: Ready) -> bool:
+        if entry.shape.possible:
+            return True
+        target = entry.shape.target
+        return beyond(entry.request, self._limits, self._host, target=target) is None
+
+    def _pass_over(self, entry: Ready) -> bool:
+        """Take note that a job is to be set aside; False where enough were in this decision."""
+        self._too_large.append(entry)
+        if len(self._too_large) < _SET_ASIDE_AT_ONCE:
+            return True
+        self._again = True
+        return False
+
     def _start(self, entry: Ready, needs: Needs, ends_by: float) -> None:
-        self.starts.append(entry.id)
-        self.started.append((needs, ends_by))
+        self._starts.append(entry.id)
+        self._started.append((needs, ends_by))
         for name, count in needs:
-            if name in self.free:
-                self.free[name] -= count
-        for reservation in self.reservations:
+            if name in self._left:
+                self._left[name] -= count
+        for reservation in self._reservations:
             reservation.charge(needs, ends_by)
-        for stalled in self.first.values():
+        for stalled in self._first.values():
             if any(name in stalled.lacks for name, _ in needs):
                 stalled.overtaken += 1
-                if not stalled.reserved and stalled.overtaken >= self.policy.overtake_limit:
-                    self._reserve(stalled)
-""" PLACEHOLDER """
+                if not stalled.reserved and stalled.overtaken >= self._policy.overtake_limit:
+                    self._reserve(stalled, stalled.lacks)
+
+    def _is_held_by_jobs(self, needs: Needs) -> bool:
+        """True where what is lacking will be free when jobs end: else waiting is nobody's fault."""
+        return all(count <= self._capacity.get(name, count) for name, count in needs)
+
+    # -- those that wait first ---------------------------------------------------------
+
+    def _stall(self, entry: Ready, lacks: list[str]) -> None:
+        stalled = self._queue.stalled.get(entry.id)
+        if stalled is None:
+            stalled = self._queue.stalled[entry.id] = Stalled(entry, self._now)
+        self._first[entry.shape.target] = stalled
+        if not stalled.reserved:
+            stalled.lacks = frozenset(lacks)
+        waited = self._now - stalled.since
+        if (
+            stalled.reserved
+            or stalled.overtaken >= self._policy.overtake_limit
+            or waited >= self._policy.reserve_after
+        ):
+            self._reserve(stalled, lacks)
+
+    def _reserve(self, stalled: Stalled, lacks: Sequence[str] | frozenset[str]) -> None:
+        """Keep what is lacking, and all that was lacking since it reserved first."""
+        serial = self._ledger.serial + len(self._starts)
+        for name in lacks:
+            stalled.reserved.setdefault(name, serial)
+        stalled.lacks = frozenset(stalled.reserved)
+        self._reservations.append(self._reservation(stalled))
+        self._queue.reserving.append(stalled)
+
+    def _reservation(self, stalled: Stalled) -> _Reservation:
+        """Find out when the stalled job's turn comes, and what is to spare then."""
+        entry = stalled.entry
+        need = {
+            name: count
+            for name, count in entry.shape.needs_for(entry.request)
+            if name in stalled.reserved and name in self._capacity
+        }
+        left = {name: self._left[name] for name in need}
+        for moment, needs in self._ends():
+            for name, count in needs:
+                if name in left:
+                    left[name] += count
+            if all(left[name] >= count for name, count in need.items()):
+                return _Reservation(moment, {name: left[name] - need[name] for name in need})
+        kept = self._kept_since(stalled)
+        spare = {name: self._capacity[name] - kept[name] - need[name] for name in need}
+        return _Reservation(math.inf, spare)
+
+    def _ends(self) -> list[tuple[float, Needs]]:
+        """What will be given back when, as far as that is known, soonest first."""
+        ends = [
+            (max(self._now, item.ends_by), needs_of(item.request, item.target))
+            for item in self._running
+            if item.ends_by is not None
+        ]
+        ends += [(ends_by, needs) for needs, ends_by in self._started if ends_by < math.inf]
+        ends.sort(key=lambda end: end[0])
+        return ends
+
+    def _kept_since(self, stalled: Stalled) -> dict[str, int]:
+        """What jobs hold that were started after the reservation was made.
+
+        Those from before will all be over one day. These may not: were they counted
+        as over, each could be replaced by another for ever.
+        """
+        kept = dict.fromkeys(stalled.reserved, 0)
+        first = self._ledger.serial
+        granted = [(grant.serial, grant.needs) for grant in self._ledger.grants.values()]
+        granted += [(first + place, needs) for place, (needs, _) in enumerate(self._started)]
+        for serial, needs in granted:
+            for name, count in needs:
+                if name in kept and serial >= stalled.reserved[name]:
+                    kept[name] += count
+        return kept
+
+
+def successors(
+    queue: ReadyQueue, request: ResourceRequest, count: int, *, target: str = LOCAL
+) -> list[int]:
+    """Return up to `count` jobs that may inherit the grant of a running job of `request`.
+
+    They ask for exactly the same, and nobody before them in line could start, then or
+    later, on what that job gives back. All this as of the last decision. They are still
+    in line: the caller takes out those it hands over. Empty while a limit is exceeded or
+    the host is too full or too busy, for then what runs is to end without an heir.
+    """
+    uses = {name for name, _ in needs_of(request, target)}
+    if count <= 0 or (queue.closed and target == LOCAL):
+        return []
+    if any(queue.left.get(name, 0) < 0 for name in uses):
+        return []
+    alike: list[Shape] = []
+    barrier: Ready | None = None
+    for head in queue.heads:
+        shape = head.shape
+        if shape.target == target and head.request == request:
+            alike.append(shape)
+        elif shape.possible is not False and _would_profit(queue, head, uses):
+            barrier = head
+            break
+    heirs: list[int] = []
+    for entry in islice(merge(*(shape.ranking for shape in alike)), count):
+        if entry.request != request or (barrier is not None and barrier < entry):
+            break
+        heirs.append(entry.id)
+    return heirs
+
+
+def _would_profit(queue: ReadyQueue, entry: Ready, uses: set[str]) -> bool:
+    """True where a job may start sooner when what is in `uses` is given back."""
+    stalled = queue.stalled.get(entry.id)
+    if stalled is not None and uses & stalled.reserved.keys():
+        return True
+    left = queue.left
+    needs = entry.shape.needs_for(entry.request)
+    return uses.issuperset(name for name, count in needs if left.get(name, count) < count)

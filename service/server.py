@@ -92,7 +92,11 @@ class HostedService:
             )
             manager = Manager(place, settings, store, adapter, host)
             service = cls(place, lock, store, manager, host, settings)
-            store.on_fatal = lambda error: loop.call_soon_threadsafe(service._store_lost, error)
+
+            def lost(error: SimyardError) -> None:
+                loop.call_soon_threadsafe(service._store_lost, error)
+
+            store.on_fatal = lost
             await manager.start()
             try:
                 await service._listen(owner)
@@ -122,7 +126,7 @@ class HostedService:
         await web.SockSite(self._runner, bound, ssl_context=_tls(settings)).start()
         scheme = settings.scheme
         shown = f"[{settings.host}]" if ":" in settings.host else settings.host
-        if shown in ("0.0.0.0", "[::]"):  # noqa: S104
+        if shown in ("0.0.0.0", "[::]"):
             shown = "127.0.0.1"
         from .. import __version__
 

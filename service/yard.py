@@ -16,6 +16,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from ..errors import ServiceUnavailable, SimyardError
 from ..scheduler_adapters.contract import ResourceRequest
 from .events import EventLog
 from .model import Event, Job, JobSpec, Outcome, OutcomeReason, Retries
@@ -27,6 +28,12 @@ from .store.store import Store
 
 log = logging.getLogger(__name__)
 
+FORGET_EVERY = 1000
+"""Events between two clearings of what is old enough to be forgotten."""
+KEEP_KEYS = 86_400.0
+"""Seconds for which an Idempotency-Key is remembered."""
+PAY_EVERY = 0.5
+"""Seconds between attempts to write what the store could not take."""
 SPECS_KEPT = 4096
 """Specs of recent submissions kept parsed, so that a job that starts at once is not read back."""
 
@@ -78,7 +85,8 @@ class Slot:
 class Yard:
     """The index of live jobs, the ready queue, the grants, and the one way to change a job."""
 
-    def __init__(self, store: Store, events: EventLog) -> None:
+    def __init__(self, store: Store, events: EventLog, *, keep_events: int) -> None:
+        self._keep_events = keep_events
         self.store = store
         self.events = events
         self.entries: dict[int, Entry] = {}
@@ -92,7 +100,11 @@ class Yard:
         self._specs: OrderedDict[int, JobSpec] = OrderedDict()
         self._requests: dict[ResourceRequest, ResourceRequest] = {}
         self._sequence = 0
+        self._forget_at = 0
         self._watchers: dict[int, set[asyncio.Future[None]]] = {}
+        self._owed: list[tuple[Batch, asyncio.Future[None]]] = []
+        """Decided, but not written: the store had no room. In order; nothing may overtake it."""
+        self._paying: asyncio.Task[None] | None = None
 
     def load(self) -> None:
         """Read every job that is not over back from the store. Blocking; called once, at start."""
@@ -204,6 +216,10 @@ class Yard:
     ) -> None:
         """Append one event to `batch`."""
         self._sequence += 1
+        if self._sequence >= self._forget_at:
+            self._forget_at = self._sequence + FORGET_EVERY
+            batch.forget_events_before = self._sequence - self._keep_events
+            batch.forget_keys_before = time.time() - KEEP_KEYS
         moment = time.time() if now is None else now
         batch.events.append(
             Event(seq=self._sequence, time=moment, type=kind, job_id=job_id, data=data or {})
@@ -238,11 +254,65 @@ class Yard:
             and ended.id in entry.waits_for
         ]
 
-    async def commit(self, batch: Batch) -> None:
-        """Make `batch` durable, then tell everybody who watches."""
-        if not (batch.updates or batch.events or batch.meta or batch.inserts or batch.deletes):
+    async def commit(self, batch: Batch, *, refusable: bool = False) -> None:
+        """Make `batch` durable, then tell everybody who watches.
+
+        What is `refusable` (a submission: nothing of it is in memory yet) is given up
+        where the store has no room or is locked, and the error says so. What the index
+        has decided already is kept and written as soon as the store can, in order.
+
+        Raises `StorageFull` or `ServiceUnavailable` for what is refusable; any other
+        error of the store is final, and the service ends.
+        """
+        if not batch:
             return
-        await self.store.apply(batch)
+        if self._owed:
+            if refusable:
+                raise ServiceUnavailable("the store cannot be written now; try again in a moment")
+            await self._owe(batch)
+            return
+        try:
+            await self.store.enqueue(batch)
+        except ServiceUnavailable as error:
+            if refusable:
+                raise
+            log.warning("the store cannot be written now, what happened is kept: %s", error)
+            await self._owe(batch)
+            return
+        self._publish(batch)
+
+    async def _owe(self, batch: Batch) -> None:
+        """Keep `batch` until the store takes it, behind those that are kept already."""
+        written: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._owed.append((batch, written))
+        if self._paying is None or self._paying.done():
+            self._paying = asyncio.create_task(self._pay(), name="owed-writes")
+        await written
+
+    async def _pay(self) -> None:
+        """Write what is owed, as one batch each time the store may have recovered."""
+        while self._owed:
+            await asyncio.sleep(PAY_EVERY)
+            due = list(self._owed)
+            whole = Batch()
+            for batch, _ in due:
+                whole.merge(batch)
+            try:
+                await self.store.enqueue(whole)
+            except ServiceUnavailable:
+                continue
+            except SimyardError as error:
+                self._owed.clear()
+                for _, written in due:
+                    written.set_exception(error)
+                return
+            del self._owed[: len(due)]
+            for batch, written in due:
+                self._publish(batch)
+                if not written.done():
+                    written.set_result(None)
+
+    def _publish(self, batch: Batch) -> None:
         self.events.publish(batch.events)
         for job in batch.updates:
             self._notify(job.id)
@@ -250,8 +320,6 @@ class Yard:
                 entry = self.entries.get(job.id)
                 if entry is not None and entry.job.version == job.version:
                     self._forget(entry)
-        for job in batch.inserts:
-            self._notify(job.id)
 
     def new_tag(self, job_id: int, attempt: int) -> str:
         """Make a mark that no attempt of any home has or will have.

@@ -109,7 +109,8 @@ class LiveService:
         return False
 
     def _stderr(self) -> str:
-        assert self.process is not None and self.process.stderr is not None
+        assert self.process is not None
+        assert self.process.stderr is not None
         return self.process.stderr.read().decode(errors="replace")
 
     def run_another(self) -> tuple[int, str]:
@@ -282,9 +283,7 @@ class LiveService:
     def wait_for_no_process_of(self, ids: Iterable[str]) -> None:
         wanted = set(ids)
         wait_until(
-            lambda: not any(
-                process for job_id in wanted for process in self.processes_of(job_id)
-            ),
+            lambda: not any(process for job_id in wanted for process in self.processes_of(job_id)),
             "the processes of the jobs are gone",
         )
 

@@ -17,14 +17,13 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from sqlalchemy import ColumnElement, Connection, Engine, and_, func, or_, select
-from sqlalchemy.exc import SQLAlchemyError
 
 from ...errors import InvalidInput, ServiceUnavailable, SimyardError
 from ..model import Event, Job
 from ..states import ACTIVE, JobState
 from . import rows, schema, sqlite
 from .batch import IdempotencyRecord
-from .filters import JobFilter, Page, Search, read
+from .filters import JobFilter, Page, Search
 from .sqlite import Trouble
 
 THREADS = 2
@@ -56,7 +55,7 @@ class Reader:
         try:
             with self._engine.connect() as connection:
                 return question(connection)
-        except SQLAlchemyError as error:
+        except sqlite.ERRORS as error:
             raise self._explained(error) from error
 
     def close(self) -> None:
@@ -96,8 +95,8 @@ def counts(connection: Connection) -> dict[JobState, int]:
     """Return how many jobs there are in each state, all states included."""
     state = schema.jobs.c.state
     found = connection.execute(select(state, func.count()).group_by(state))
-    numbers = {name: number for name, number in found}
-    return {state: numbers.get(state.value, 0) for state in JobState}
+    numbers = {str(row[0]): int(row[1]) for row in found}
+    return {each: numbers.get(each.value, 0) for each in JobState}
 
 
 def page(

@@ -18,10 +18,13 @@ from pathlib import Path
 from urllib.parse import quote_from_bytes
 
 from sqlalchemy import Connection, Engine, NullPool, QueuePool, create_engine, event
+from sqlalchemy.exc import DBAPIError
 
 from ...errors import InvalidInput, StoreUnreadable
 
 MAGIC = b"SQLite format 3\x00"
+ERRORS = (DBAPIError, sqlite3.Error)
+"""What any use of the database may raise; `trouble` tells what it means."""
 APPLICATION_ID = 0x53494D59  # "SIMY", at offset 68 of the header
 CHECK_SECONDS = 1.0
 """How long the integrity check of a start may take; a big store is checked in part."""
@@ -29,7 +32,8 @@ LOCK_WAIT_MS = 200
 """How long one attempt waits for a lock; who calls decides how often to try again."""
 READ_WAIT_MS = 10_000
 NETWORK_FILESYSTEMS = frozenset(
-    "nfs nfs4 cifs smb3 smbfs lustre gpfs beegfs ceph glusterfs afs 9p pvfs2 orangefs".split()
+    {"nfs", "nfs4", "cifs", "smb3", "smbfs", "afs", "9p"}
+    | {"lustre", "gpfs", "beegfs", "ceph", "glusterfs", "pvfs2", "orangefs"}
 )
 
 
@@ -53,19 +57,28 @@ def trouble(error: BaseException) -> Trouble:
     if code is None:
         return _trouble_from_text(text)
     primary = code & 0xFF
-    if primary in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_PROTOCOL):
-        return Trouble.BUSY
-    # A write beyond RLIMIT_FSIZE or a quota is IOERR_WRITE (778), growing the shared
-    # memory file IOERR_SHMSIZE (4874), IOERR_TRUNCATE (1546); only ENOSPC is FULL.
-    if primary == sqlite3.SQLITE_FULL or code in (778, 1546, 4874):
+    # A write beyond RLIMIT_FSIZE or a quota is not FULL but IOERR_WRITE (778) or, where
+    # the shared memory file is to grow, IOERR_SHMSIZE (4874).
+    if code in (778, 4874):
         return Trouble.FULL
-    if primary in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
-        return Trouble.DAMAGED
-    if primary in (sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY):
-        return Trouble.UNAVAILABLE
-    if primary in (sqlite3.SQLITE_PERM, sqlite3.SQLITE_NOMEM, sqlite3.SQLITE_INTERRUPT):
-        return Trouble.UNAVAILABLE
-    return Trouble.CONTENT
+    return _BY_CODE.get(primary, Trouble.CONTENT)
+
+
+# The sqlite3 module names these from Python 3.11 on only.
+_BY_CODE = {
+    3: Trouble.UNAVAILABLE,  # PERM
+    5: Trouble.BUSY,  # BUSY
+    6: Trouble.BUSY,  # LOCKED
+    7: Trouble.UNAVAILABLE,  # NOMEM
+    8: Trouble.UNAVAILABLE,  # READONLY
+    9: Trouble.UNAVAILABLE,  # INTERRUPT
+    10: Trouble.UNAVAILABLE,  # IOERR
+    11: Trouble.DAMAGED,  # CORRUPT
+    13: Trouble.FULL,  # FULL
+    14: Trouble.UNAVAILABLE,  # CANTOPEN
+    15: Trouble.BUSY,  # PROTOCOL
+    26: Trouble.DAMAGED,  # NOTADB
+}
 
 
 def _trouble_from_text(text: str) -> Trouble:
@@ -245,7 +258,7 @@ def _place(temporary: Path, path: Path) -> None:
     try:
         os.link(temporary, path)
     except FileExistsError:
-        raise
+        raise  # never replace a store
     except OSError:  # a file system without hard links
         if path.exists():
             raise FileExistsError(str(path)) from None
@@ -283,7 +296,7 @@ def examine(path: Path, *, seconds: float = CHECK_SECONDS) -> None:
     if int.from_bytes(header[68:72], "big") != APPLICATION_ID:
         raise unreadable(path, "is a database of another program")
     try:
-        with contextlib.closing(_look(path)) as connection:
+        with contextlib.closing(look(path)) as connection:
             problem = _first_problem(connection, seconds)
     except sqlite3.DatabaseError as error:
         if trouble(error) is Trouble.DAMAGED:
@@ -293,7 +306,7 @@ def examine(path: Path, *, seconds: float = CHECK_SECONDS) -> None:
         raise unreadable(path, f"is damaged ({problem})")
 
 
-def _look(path: Path) -> sqlite3.Connection:
+def look(path: Path) -> sqlite3.Connection:
     """Open in the least intrusive way that sees all of the content."""
     if Path(f"{path}-journal").exists():
         # What an unfinished transaction left must be rolled back before anyone can read.

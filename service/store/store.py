@@ -7,7 +7,6 @@ Opening decides whether what lies there is a sound store of ours and takes it ov
 from __future__ import annotations
 
 import asyncio
-import sqlite3
 import time
 import uuid
 from collections.abc import Callable, Iterable, Mapping
@@ -15,10 +14,8 @@ from pathlib import Path
 from typing import TypeVar
 
 from sqlalchemy import Connection, Engine, func, insert, select, update
-from sqlalchemy.exc import DBAPIError
 
 from ...errors import (
-    HomeInUse,
     InvalidInput,
     PermissionDenied,
     ServiceUnavailable,
@@ -30,10 +27,11 @@ from ..model import Event, Job
 from ..states import JobState
 from . import migrations, reader, rows, schema, sqlite
 from .batch import Batch, IdempotencyRecord
+from .changes import DELETED, StaleWrite
 from .filters import JobFilter, Page, read
 from .reader import Reader
 from .sqlite import Trouble
-from .writer import DELETED, OnFatal, StaleWrite, StoreTaken, Writer
+from .writer import OnFatal, StoreTaken, Writer
 
 __all__ = ["StaleWrite", "Store", "StoreTaken"]
 
@@ -99,7 +97,8 @@ class Store:
 
         `owner` is kept in the store, to be named to whom we shut out. With
         `expect_new` false a missing store is refused instead of made. Blocking. Raises
-        `StoreUnreadable`, `ServiceUnavailable` where it stays locked, `StorageFull`.
+        `StoreUnreadable`, `ServiceUnavailable` where it stays locked, `StorageFull`,
+        `PermissionDenied`.
         """
         if durability not in DURABILITIES:
             raise InvalidInput(f"durability is 'default' or 'full', not {durability!r}")
@@ -115,7 +114,7 @@ class Store:
                     engine.dispose()
                     raise
                 break
-            except (DBAPIError, sqlite3.Error, OSError) as error:
+            except (*sqlite.ERRORS, OSError) as error:
                 kind = sqlite.trouble(error)
                 if kind is not Trouble.BUSY or time.monotonic() >= deadline:
                     raise _refusal(path, kind, error) from error
@@ -298,8 +297,8 @@ def _refusal(path: Path, kind: Trouble, error: BaseException) -> SimyardError:
     if isinstance(error, PermissionError) or "readonly" in reason:
         return PermissionDenied(f"no permission to write the store {path}; mend its permissions")
     if kind is Trouble.BUSY:
-        return HomeInUse(
-            f"the store {path} is locked by another program; end it, or use another --home"
+        return ServiceUnavailable(
+            f"the store {path} is locked by another program; end that program, or try again"
         )
     if kind is Trouble.FULL or (isinstance(error, OSError) and error.errno in (27, 28, 122)):
         return StorageFull(f"no room to write the store {path} ({reason}); free some space")

@@ -22,8 +22,8 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from sqlalchemy import Connection, Engine, bindparam, delete, func, insert, select, update
-from sqlalchemy.exc import DBAPIError, SQLAlchemyError
+from sqlalchemy import Connection, Engine, select
+from sqlalchemy.exc import SQLAlchemyError
 
 from ...errors import (
     Conflict,
@@ -33,20 +33,15 @@ from ...errors import (
     StorageFull,
     StoreUnreadable,
 )
-from ..model import Job
-from ..states import TERMINAL
-from . import rows, schema, sqlite
+from . import changes, schema, sqlite
 from .batch import Batch
+from .changes import StaleWrite
 from .sqlite import Trouble
 
 log = logging.getLogger(__name__)
 
 MAX_ROWS = 20_000
 """Rows after which a transaction takes no further batch: the first caller waits for all."""
-LOOKUP = 500
-"""Values in one IN list, far below every database's limit."""
-DELETED = "highest_deleted_job"
-"""Key in `meta`: ids of deleted jobs are not given out again."""
 
 
 class StoreTaken(HomeInUse):
@@ -55,34 +50,8 @@ class StoreTaken(HomeInUse):
     code = "store_taken"
 
 
-class StaleWrite(Conflict):
-    """Something else has changed this store."""
-
-    code = "stale_write"
-
-
 OnFatal = Callable[[SimyardError], None]
 
-_insert_job = insert(schema.jobs)
-_insert_event = insert(schema.events)
-_insert_key = insert(schema.idempotency)
-_insert_environment = insert(schema.environments)
-_insert_meta = insert(schema.meta)
-_KEPT = {"id", "created_at", "retry_of"}
-_update_job = (
-    update(schema.jobs)
-    .where(schema.jobs.c.id == bindparam("_id"), schema.jobs.c.version == bindparam("_expected"))
-    .values({c.name: bindparam(c.name) for c in schema.jobs.c if c.name not in _KEPT})
-)
-_delete_job = delete(schema.jobs).where(
-    schema.jobs.c.id == bindparam("_id"),
-    schema.jobs.c.state.in_([state.value for state in TERMINAL]),
-)
-_update_meta = (
-    update(schema.meta)
-    .where(schema.meta.c.key == bindparam("_key"))
-    .values(value=bindparam("value"))
-)
 _holder = select(schema.manager.c.epoch, schema.manager.c.owner).where(schema.manager.c.id == 1)
 
 
@@ -233,15 +202,15 @@ class Writer:
         for result in results:
             by_loop.setdefault(result[0].loop, []).append(result)
         for loop, told in by_loop.items():
-            # A loop that is closed has nobody left who waits.
-            with contextlib.suppress(RuntimeError):
+            try:
                 loop.call_soon_threadsafe(self._settle, told)
+            except RuntimeError:  # the loop is closed: nobody is left who waits
+                self._next_generation()
 
     def _settle(self, results: Sequence[_Result]) -> None:
         if any(error is not None for _, error in results):
             # From here on callers know of the failure: what they enqueue is new.
-            with self._entry:
-                self._generation += 1
+            self._next_generation()
         for pending, error in results:
             if pending.future.done():
                 continue
@@ -250,20 +219,24 @@ class Writer:
             else:
                 pending.future.set_exception(error)
 
+    def _next_generation(self) -> None:
+        with self._entry:
+            self._generation += 1
+
     # -- one transaction ---------------------------------------------------------------
 
     def _commit(self, batches: Sequence[Batch]) -> None:
         """Write `batches` in one transaction, waiting for a lock as long as is allowed."""
-        changes = Batch()
+        merged = Batch()
         for batch in batches:
-            changes.merge(batch)
-        if not changes:
+            merged.merge(batch)
+        if not merged:
             return
         deadline = time.monotonic() + self._busy_seconds
         while True:
             try:
-                self._transaction(changes)
-            except (DBAPIError, OSError) as error:
+                self._transaction(merged)
+            except sqlite.ERRORS as error:
                 kind = sqlite.trouble(error)
                 self._disconnect()
                 if kind is Trouble.CONTENT:
@@ -282,35 +255,34 @@ class Writer:
                 self.transactions += 1
                 return
 
-    def _transaction(self, changes: Batch) -> None:
+    def _transaction(self, batch: Batch) -> None:
         connection, syncing = self._connected()
-        syncing.set(self._full or changes.durable)
+        syncing.set(self._full or batch.durable)
         with connection.begin():
             self._check_epoch(connection)
-            _apply(connection, changes)
+            changes.apply(connection, batch)
             if not self._place.still_there():
-                raise StoreUnreadable(
-                    f"the store {self._place.path} was removed or replaced while it was in use; "
-                    "put it back, then start the service again",
-                    path=str(self._place.path),
-                )
+                raise self._moved()
 
     def _check_epoch(self, connection: Connection) -> None:
         row = connection.execute(_holder).one_or_none()
         if row is None or row.epoch != self._epoch:
-            raise StoreTaken(*taken(self._place, row.owner if row is not None else "{}"))
+            raise _taken(self._place, row.owner if row is not None else "{}")
 
     def _connected(self) -> tuple[Connection, sqlite.Syncing]:
         if self._connection is None or self._syncing is None:
             if not self._place.still_there():
-                raise StoreUnreadable(
-                    f"the store {self._place.path} was removed or replaced while it was in use; "
-                    "put it back, then start the service again",
-                    path=str(self._place.path),
-                )
+                raise self._moved()
             self._connection = self._engine.connect()
             self._syncing = sqlite.Syncing(self._connection)
         return self._connection, self._syncing
+
+    def _moved(self) -> StoreUnreadable:
+        return StoreUnreadable(
+            f"the store {self._place.path} was removed or replaced while it was in use; put it "
+            "back, then start the service again",
+            path=str(self._place.path),
+        )
 
     def _disconnect(self) -> None:
         connection, self._connection, self._syncing = self._connection, None, None
@@ -331,121 +303,14 @@ class Writer:
         return ServiceUnavailable(f"the store {path} cannot be written now: {reason}")
 
 
-def taken(place: sqlite.Place, owner_json: str) -> tuple[str]:
-    """Return the message for a store whose manager is another by now."""
+def _taken(place: sqlite.Place, owner_json: str) -> StoreTaken:
     owner = json.loads(owner_json)
     who = f"process {owner.get('pid', '?')} on {owner.get('host', 'this host')}"
-    return (
+    return StoreTaken(
         f"another Simyard service ({who}) has taken over the store {place.path}; this one writes "
         "nothing any more: use that one",
+        owner=owner,
     )
-
-
-def _apply(connection: Connection, changes: Batch) -> None:
-    inserts, updates = _condensed(changes)
-    if changes.environments:
-        _insert_unknown_environments(connection, changes)
-    if inserts:
-        connection.execute(_insert_job, [rows.job_values(job) for job in inserts])
-    if updates:
-        _update_jobs(connection, updates)
-    if changes.events:
-        connection.execute(_insert_event, [rows.event_values(event) for event in changes.events])
-    if changes.idempotency:
-        connection.execute(_insert_key, [rows.key_values(record) for record in changes.idempotency])
-    if changes.deletes:
-        _delete_jobs(connection, changes.deletes)
-    for key, value in changes.meta.items():
-        set_meta(connection, key, value)
-    if changes.forget_events_before:
-        newest = select(func.max(schema.events.c.seq)).scalar_subquery()
-        seq = schema.events.c.seq
-        connection.execute(
-            delete(schema.events).where(seq < changes.forget_events_before, seq < newest)
-        )
-    if changes.forget_keys_before:
-        created = schema.idempotency.c.created_at
-        connection.execute(
-            delete(schema.idempotency).where(created < changes.forget_keys_before)
-        )
-
-
-def _condensed(changes: Batch) -> tuple[list[Job], list[tuple[int, Job]]]:
-    """Join the changes of each job into its last value and the version that it replaces.
-
-    A short job is claimed, started and ended within one transaction: one write, not three.
-    """
-    inserted = {job.id: job for job in changes.inserts}
-    if len(inserted) != len(changes.inserts):
-        raise ValueError("one transaction inserts a job twice")
-    updated: dict[int, tuple[int, Job]] = {}
-    for job in changes.updates:
-        if job.id in inserted:
-            _check_follows(inserted[job.id].version, job)
-            inserted[job.id] = job
-        elif job.id in updated:
-            expected, before = updated[job.id]
-            _check_follows(before.version, job)
-            updated[job.id] = (expected, job)
-        else:
-            updated[job.id] = (job.version - 1, job)
-    return list(inserted.values()), list(updated.values())
-
-
-def _check_follows(version: int, job: Job) -> None:
-    if job.version != version + 1:
-        raise StaleWrite(
-            f"version {job.version} of job {job.id} cannot follow version {version}; "
-            "nothing more is written"
-        )
-
-
-def _update_jobs(connection: Connection, updates: Sequence[tuple[int, Job]]) -> None:
-    values = []
-    for expected, job in updates:
-        row = rows.job_values(job)
-        for name in _KEPT:
-            del row[name]
-        row["_id"] = job.id
-        row["_expected"] = expected
-        values.append(row)
-    changed = connection.execute(_update_job, values).rowcount
-    if changed != len(values):
-        raise StaleWrite(
-            f"{len(values) - changed} of {len(values)} changed jobs are not in the store as they "
-            "were written last (" + ", ".join(str(job.id) for _, job in updates[:10]) + "): "
-            "something else has changed the store; nothing more is written"
-        )
-
-
-def _delete_jobs(connection: Connection, ids: Sequence[int]) -> None:
-    connection.execute(_delete_job, [{"_id": job_id} for job_id in ids])
-    kept = connection.execute(
-        select(schema.meta.c.value).where(schema.meta.c.key == DELETED)
-    ).scalar_one_or_none()
-    set_meta(connection, DELETED, str(max(int(kept or 0), *ids)))
-
-
-def _insert_unknown_environments(connection: Connection, changes: Batch) -> None:
-    wanted = list(changes.environments)
-    known: set[str] = set()
-    for start in range(0, len(wanted), LOOKUP):
-        part = wanted[start : start + LOOKUP]
-        column = schema.environments.c.hash
-        known.update(connection.execute(select(column).where(column.in_(part))).scalars())
-    new = [
-        {"hash": key, "data": rows.dump(dict(environment))}
-        for key, environment in changes.environments.items()
-        if key not in known
-    ]
-    if new:
-        connection.execute(_insert_environment, new)
-
-
-def set_meta(connection: Connection, key: str, value: str) -> None:
-    """Write one entry of `meta`."""
-    if not connection.execute(_update_meta, {"_key": key, "value": value}).rowcount:
-        connection.execute(_insert_meta, {"key": key, "value": value})
 
 
 def _again(error: SimyardError) -> SimyardError:

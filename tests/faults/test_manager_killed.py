@@ -6,8 +6,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-
 from live_service import LiveService
+
 from simyard.service.faults import POINTS
 
 START_POINTS = (

@@ -8,6 +8,7 @@ import stat
 from pathlib import Path
 
 import pytest
+
 from simyard.errors import HomeInUse, InvalidInput, PermissionDenied
 from simyard.service.home import Home, ManagerLock, default_path, write_private
 

@@ -109,6 +109,11 @@ export function styled(part, marked = false) {
 
 function paint(element, names, ground, colour) {
   if (colour === null) return;
-  if (Array.isArray(colour)) element.style[ground === "fg" ? "color" : "backgroundColor"] = `rgb(${colour.join(",")})`;
+  if (Array.isArray(colour)) {
+    // Mixed with the text's or the page's colour, so that it can be read in both schemes.
+    const rgb = `rgb(${colour.join(",")})`;
+    if (ground === "fg") element.style.color = `color-mix(in oklab, ${rgb} 55%, var(--log-text))`;
+    else element.style.backgroundColor = `color-mix(in srgb, ${rgb} 30%, transparent)`;
+  }
   else names.push(`${ground}-${colour}`);
 }

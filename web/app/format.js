@@ -72,6 +72,11 @@ export function duration(seconds) {
   return `${Math.floor(whole / 86400)} d ${two(Math.floor((whole % 86400) / 3600))} h`;
 }
 
+/** A stated duration, such as a walltime: "2 h", not "2 h 00 min". */
+export function span(seconds) {
+  return duration(seconds).replace(/ 00 (?:s|min|h)$/, "").replace(/\.0+ s$/, " s");
+}
+
 /** A running job's duration: whole seconds, so that it ticks evenly. */
 export function ticking(seconds) {
   return seconds < 10 ? `${Math.max(0, Math.floor(seconds))} s` : duration(seconds);
@@ -129,7 +134,7 @@ export function outcomeWords(job) {
       return `Its program was ended by ${signalName(outcome.signal)}.`;
     case "timeout":
       return spec.walltime
-        ? `Stopped: it ran longer than its walltime of ${duration(spec.walltime)}.`
+        ? `Stopped: it ran longer than its walltime of ${span(spec.walltime)}.`
         : "Stopped: it ran longer than its walltime.";
     case "out_of_memory":
       return spec.memory

@@ -7,6 +7,7 @@ import { call } from "./session.js";
 
 const EVERY = 4000;
 const SOONEST = 900;
+const BAR_ORDER = ["completed", "failed", "cancelled", "running", "submitting", "scheduled", "queued", "held"];
 
 /** The latest `/api/resources`, fetched while somebody looks; dispatches "change". */
 export class Resources extends EventTarget {
@@ -56,16 +57,14 @@ export function tiles() {
     show(resources) {
       const { host, limits, in_use: used, states } = resources;
       const allCores = limits.max_cores ?? host.cpu_count;
-      const allMemory = limits.max_memory ?? host.memory_total;
       const waiting = (states.queued ?? 0) + (states.held ?? 0);
       const inUse = host.memory_total - host.memory_available;
-      const most = limits.max_concurrent_jobs;
       fill(
         element,
-        tile("jobs", "Jobs", `${count(used.jobs)} running`, waiting > 0 ? `${count(waiting)} waiting` : "none waiting", most ? used.jobs / most : null),
-        tile("cpu", "Cores", `${trimmed(used.cores)} of ${count(allCores)}`, `host at ${Math.round(host.cpu_percent)} %`, used.cores / allCores),
-        tile("memory", "Memory", sizeOf(inUse, host.memory_total), used.memory > 0 ? `${size(used.memory)} granted` : "nothing granted", Math.max(inUse / host.memory_total, used.memory / allMemory)),
-        tile("disk", "Disk", `${size(host.disk_free)} free`, `of ${size(host.disk_total)}`, 1 - host.disk_free / host.disk_total),
+        tile("jobs", "Jobs", `${count(used.jobs)} running`, waiting > 0 ? `${count(waiting)} waiting` : "none waiting", stateBar(states)),
+        tile("cpu", "Cores", `${trimmed(used.cores)} of ${count(allCores)}`, `host at ${Math.round(host.cpu_percent)} %`, bar(used.cores / allCores, "Cores")),
+        tile("memory", "Memory", sizeOf(inUse, host.memory_total), used.memory > 0 ? `${size(used.memory)} given to jobs` : "none given to jobs", bar(inUse / host.memory_total, "Memory")),
+        tile("disk", "Disk", `${size(host.disk_free)} free`, `of ${size(host.disk_total)}`, bar(1 - host.disk_free / host.disk_total, "Disk")),
       );
     },
   };
@@ -75,14 +74,29 @@ function trimmed(value) {
   return Number.isInteger(value) ? count(value) : cores(value);
 }
 
-function tile(symbol, name, main, more, share) {
+/** How all jobs are spread over the states. */
+function stateBar(states) {
+  const all = STATES.reduce((sum, state) => sum + (states[state] ?? 0), 0);
+  const told = STATES.filter((state) => states[state] > 0).map((state) => `${count(states[state])} ${state}`);
+  return h(
+    "div",
+    { class: "bar stacked", role: "img", "aria-label": told.join(", ") || "no jobs", title: told.join(", ") },
+    BAR_ORDER.filter((state) => states[state] > 0).map((state) => {
+      const part = h("i", { data: { state } });
+      part.style.flexGrow = String(Math.max(states[state] / all, 0.012));
+      return part;
+    }),
+  );
+}
+
+function tile(symbol, name, main, more, meter) {
   return h(
     "div",
     { class: "tile" },
     h("div", { class: "tile-name" }, icon(symbol), name),
     h("div", { class: "tile-main" }, main),
     h("div", { class: "tile-more muted" }, more),
-    share === null ? h("div", { class: "bar empty" }) : bar(share, name),
+    meter,
   );
 }
 
@@ -160,7 +174,7 @@ export class HostView {
             fact("Memory", limits.max_memory, size),
             fact("Disk to keep free", limits.min_free_disk, size),
             fact("Processor load to start at most", limits.max_cpu_percent, (value) => `${value} %`),
-            fact("GPUs", gpus || null, count),
+            fact("GPUs", gpus, (value) => (value > 0 ? count(value) : "none")),
             licenses.map(([name, all]) => fact(`Licence ${clean(name)}`, all, count)),
           ),
           h("p", { class: "muted" }, "Change them with ", h("code", {}, "simyard limits"), "."),

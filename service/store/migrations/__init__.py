@@ -26,7 +26,7 @@ HERE = Path(__file__).parent
 
 def found_revision(path: Path) -> str:
     """Return the revision that a store is at; raises `StoreUnreadable` where it has none."""
-    with contextlib.closing(sqlite._look(path)) as connection:
+    with contextlib.closing(sqlite.look(path)) as connection:
         try:
             stamps = connection.execute("SELECT version_num FROM alembic_version").fetchall()
         except sqlite3.OperationalError as error:

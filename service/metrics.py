@@ -1,0 +1,79 @@
+"""Numbers for a monitoring system, in the text format of Prometheus.
+
+A registry of its own, so that nothing of a host program's metrics mixes in. It must
+not know the manager: what it shows of jobs is handed in when asked.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
+from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
+
+CONTENT_TYPE = CONTENT_TYPE_LATEST
+_BUCKETS = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 60.0)
+
+
+class Metrics:
+    """The registry and everything in it."""
+
+    def __init__(self) -> None:
+        self._registry = CollectorRegistry()
+        ProcessCollector(namespace="simyard", registry=self._registry)
+        self.requests = Counter(
+            "simyard_http_requests",
+            "Requests answered.",
+            ("method", "route", "status"),
+            registry=self._registry,
+        )
+        self.seconds = Histogram(
+            "simyard_http_request_seconds",
+            "Time to an answer; calls that wait for something are not counted.",
+            registry=self._registry,
+            buckets=_BUCKETS,
+        )
+        self.sockets = Gauge("simyard_websockets", "Open WebSockets.", registry=self._registry)
+        self.overruns = Counter(
+            "simyard_slow_readers", "Readers told to load again.", registry=self._registry
+        )
+        self._jobs = self._gauge("simyard_jobs", "Jobs by state.", ("state",))
+        self._in_use = self._gauge("simyard_in_use", "What running jobs occupy.", ("resource",))
+        self._limits = self._gauge("simyard_limit", "What they may occupy.", ("resource",))
+        self._host = self._gauge("simyard_host", "The host, by quantity.", ("quantity",))
+        self._events = Gauge("simyard_event_seq", "Newest event.", registry=self._registry)
+
+    def _gauge(self, name: str, text: str, labels: tuple[str, ...]) -> Gauge:
+        return Gauge(name, text, labels, registry=self._registry)
+
+    def note_request(self, method: str, route: str, status: int, seconds: float | None) -> None:
+        """Count one answered request; `route` is the template, never the path as it came."""
+        self.requests.labels(method, route, str(status)).inc()
+        if seconds is not None:
+            self.seconds.observe(seconds)
+
+    def render(self, resources: Mapping[str, Any], *, latest_event: int) -> bytes:
+        """Return everything as text; `resources` has the shape of ``GET /api/resources``."""
+        self._fill(self._jobs, resources.get("states"))
+        self._fill(self._in_use, resources.get("in_use"))
+        self._fill(self._limits, resources.get("limits"))
+        self._fill(self._host, resources.get("host"))
+        self._events.set(latest_event)
+        return generate_latest(self._registry)
+
+    @staticmethod
+    def _fill(gauge: Gauge, values: object) -> None:
+        gauge.clear()
+        for name, value in _flat(values):
+            gauge.labels(name).set(value)
+
+
+def _flat(values: object, prefix: str = "") -> list[tuple[str, float]]:
+    found: list[tuple[str, float]] = []
+    for name, value in values.items() if isinstance(values, Mapping) else ():
+        if isinstance(value, Mapping):
+            found += _flat(value, f"{prefix}{name}.")
+        elif isinstance(value, (int, float)) and not isinstance(value, bool):
+            found.append((prefix + str(name), float(value)))
+    return found

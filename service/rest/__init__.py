@@ -1,0 +1,1 @@
+"""The REST surface: one module per noun, each a few thin handlers."""

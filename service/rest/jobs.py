@@ -1,0 +1,432 @@
+"""Jobs over REST: submit, list, show, control, change, delete; one by one and in bulk."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import os
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Annotated, Any
+
+from aiohttp import web
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from typing_extensions import NotRequired, TypedDict
+
+from ...errors import InvalidInput, SimyardError
+from ..keys import DESK, WAITERS, Desk
+from ..manager import JobChanges, parse_id
+from ..model import Job, JobSpec
+from ..problems import problem_of, wrong_fields
+from ..routes import Routes
+from ..security import Scope
+from ..states import JobState, parse_state
+from ..store.filters import JobFilter
+from ..views import EventView, JobView, event_view, job_view, masked
+from .exchange import (
+    Nothing,
+    answer,
+    body_of,
+    check_width,
+    idempotency_key_of,
+    job_id_of,
+    parse_object,
+    query_of,
+    read,
+    validated,
+)
+
+MOST_IN_A_BATCH = 10_000
+MOST_IN_BULK = 10_000
+BULK_AT_ONCE = 64
+VALIDATED_AT_ONCE = 100
+"""Specs validated before the loop may see to others."""
+MOST_EVENTS = 1000
+LONGEST_WAIT = 60.0
+
+
+def _states(value: object) -> object:
+    """Accept a comma-separated text or a list, with the words of other systems."""
+    words = value.split(",") if isinstance(value, str) else value
+    if not isinstance(words, (list, tuple)):
+        return value
+    try:
+        return tuple(parse_state(word) for word in map(str, words) if word.strip())
+    except InvalidInput as error:
+        raise ValueError(error.message) from error
+
+
+States = Annotated[
+    tuple[JobState, ...],
+    BeforeValidator(_states, json_schema_input_type=str),
+    Field(description="One or more states with commas; the words of other systems work too."),
+]
+
+
+class JobChoice(BaseModel):
+    """Which jobs; everything that is given must hold."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    state: States = ()
+    name: str | None = Field(
+        default=None, max_length=1000, description="Part of the name, or a pattern with * and ?."
+    )
+    project: str | None = Field(default=None, max_length=200)
+    group: str | None = Field(default=None, max_length=200)
+    tag: str | None = Field(default=None, max_length=400, description="'key' or 'key=value'.")
+    q: str | None = Field(
+        default=None,
+        max_length=1000,
+        description="Words to find; 'state:failed name:sweep* tag:a=b id:17' narrow.",
+    )
+    active: bool = Field(default=False, description="Only jobs that are not over.")
+
+    def filter(self) -> JobFilter:
+        """Return it as the store reads it."""
+        return JobFilter(
+            states=frozenset(self.state),
+            name=self.name,
+            project=self.project,
+            group=self.group,
+            tag=self.tag,
+            q=self.q,
+            active=self.active,
+        )
+
+
+class JobsQuery(JobChoice):
+    """Which jobs, and which page of them."""
+
+    limit: int = Field(default=100, ge=1, le=1000, description="Jobs of one page.")
+    cursor: str | None = Field(
+        default=None, max_length=200, description="'next_cursor' of the page before."
+    )
+    count: bool = Field(default=False, description="Count all that match, into 'total'.")
+
+
+class WaitQuery(BaseModel):
+    """Whether to wait for a change."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    wait: float = Field(
+        default=0.0, ge=0, le=LONGEST_WAIT, allow_inf_nan=False, description="Seconds to wait."
+    )
+    version: int | None = Field(
+        default=None, ge=0, description="The version that is known; a newer one is news at once."
+    )
+
+
+class BatchRequest(BaseModel):
+    """Jobs that are accepted all or not at all."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    jobs: list[JobSpec] = Field(min_length=1, max_length=MOST_IN_A_BATCH)
+
+
+class BulkRequest(BaseModel):
+    """Which jobs to act on: by id, or by what they have in common."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    ids: list[str | int] | None = Field(default=None, max_length=MOST_IN_BULK)
+    filter: JobChoice | None = None
+
+    @model_validator(mode="after")
+    def _one_way(self) -> BulkRequest:
+        if (self.ids is None) == (self.filter is None):
+            raise ValueError("give either 'ids' or 'filter'")
+        if self.filter is not None and self.filter.filter().everything:
+            raise ValueError("'filter' is empty; name what the jobs have in common")
+        return self
+
+
+class JobList(TypedDict):
+    """One page of jobs, newest first."""
+
+    items: list[JobView]
+    next_cursor: str | None
+    total: int | None
+
+
+class BatchAnswer(TypedDict):
+    """The accepted jobs, in the order of the request."""
+
+    items: list[JobView]
+
+
+class BulkItem(TypedDict):
+    """What came of one job."""
+
+    id: str
+    ok: bool
+    job: NotRequired[JobView]
+    error: NotRequired[dict[str, Any]]
+
+
+class BulkAnswer(TypedDict):
+    """What came of each job."""
+
+    items: list[BulkItem]
+
+
+class EventList(TypedDict):
+    """Events, oldest first."""
+
+    items: list[EventView]
+
+
+class ScriptView(TypedDict):
+    """What exactly is run."""
+
+    argv: list[str]
+    script: str | None
+    setup: list[str]
+    workdir: str
+    env: dict[str, str]
+    tag: str | None
+
+
+def view_of(desk: Desk, job: Job, *, position: bool = False) -> JobView:
+    """Show a job, with what only the manager knows of it."""
+    return job_view(
+        job,
+        folder=os.fspath(desk.job_folder(job.id).path),
+        pending_reason=None if job.state.terminal else desk.pending_reason(job),
+        queue_position=desk.queue_position(job) if position and job.state.waiting else None,
+    )
+
+
+async def submit(request: web.Request) -> web.Response:
+    """Submit one job."""
+    spec = validated(JobSpec, await body_of(request))
+    (job,) = await _submitted(request, [spec], "job")
+    response = answer(view_of(request.app[DESK], job), status=201)
+    response.headers["Location"] = f"/api/jobs/{job.id}"
+    return response
+
+
+async def submit_batch(request: web.Request) -> web.Response:
+    """Submit many jobs in one transaction."""
+    document = parse_object(await body_of(request))
+    listed = document.pop("jobs", None)
+    if document:
+        name = str(next(iter(document)))[:100]
+        raise InvalidInput(f"unknown field '{name}'; a batch is {{\"jobs\": [spec, …]}}")
+    if not isinstance(listed, list) or not listed:
+        raise InvalidInput("'jobs' must be a list of at least one job")
+    if len(listed) > MOST_IN_A_BATCH:
+        raise InvalidInput(f"a batch has at most {MOST_IN_A_BATCH} jobs, not {len(listed)}")
+    specs = []
+    for number, item in enumerate(listed):
+        specs.append(_spec(item, f"jobs.{number}"))
+        if number % VALIDATED_AT_ONCE == VALIDATED_AT_ONCE - 1:
+            await asyncio.sleep(0)
+    jobs = await _submitted(request, specs, "batch")
+    desk = request.app[DESK]
+    return answer({"items": [view_of(desk, job) for job in jobs]}, status=201)
+
+
+def _spec(item: object, where: str) -> JobSpec:
+    if not isinstance(item, dict):
+        raise InvalidInput(f"{where} is not an object")
+    check_width(item, where)
+    try:
+        return JobSpec.model_validate(item)
+    except ValidationError as error:
+        raise wrong_fields(error, JobSpec, prefix=f"{where}.") from error
+
+
+async def _submitted(request: web.Request, specs: Sequence[JobSpec], kind: str) -> list[Job]:
+    key = idempotency_key_of(request)
+    digest = "" if key is None else _digest(kind, specs)
+    return await request.app[DESK].submit(specs, idempotency_key=key, digest=digest)
+
+
+def _digest(kind: str, specs: Sequence[JobSpec]) -> str:
+    """Name the content of a submission, however its JSON was written."""
+    content = hashlib.sha256(kind.encode())
+    for spec in specs:
+        content.update(b"\0" + spec.model_dump_json(exclude_defaults=True).encode())
+    return content.hexdigest()
+
+
+async def list_jobs(request: web.Request) -> web.Response:
+    """List jobs, newest first."""
+    query = query_of(request, JobsQuery)
+    desk = request.app[DESK]
+    wanted = query.filter()
+    count = query.count or (wanted.everything and query.cursor is None)
+    page = await desk.list_jobs(wanted, limit=query.limit, cursor=query.cursor, count=count)
+    return answer(
+        {
+            "items": [view_of(desk, job) for job in page.jobs],
+            "next_cursor": page.next_cursor,
+            "total": page.total,
+        }
+    )
+
+
+async def show(request: web.Request) -> web.Response:
+    """Show one job, at once or when it changes."""
+    job_id = job_id_of(request)
+    query = query_of(request, WaitQuery)
+    desk = request.app[DESK]
+    job = await desk.get(job_id)
+    news = query.version is not None and query.version != job.version
+    if query.wait and not news and not job.state.terminal:
+        change = desk.wait_for_change(job_id, version=job.version, timeout=query.wait)
+        job = await request.app[WAITERS].wait(change, job)
+    return answer(view_of(desk, job, position=True))
+
+
+async def change(request: web.Request) -> web.Response:
+    """Change a job that has not started."""
+    job_id = job_id_of(request)
+    changes = await read(request, JobChanges)
+    if not changes.model_fields_set:
+        raise InvalidInput(
+            f"nothing to change; these can be: {', '.join(JobChanges.model_fields)}"
+        )
+    desk = request.app[DESK]
+    return answer(view_of(desk, await desk.change(job_id, changes)))
+
+
+async def delete(request: web.Request) -> web.Response:
+    """Forget a job that is over, with all its files."""
+    await request.app[DESK].delete(job_id_of(request))
+    return web.Response(status=204)
+
+
+async def events(request: web.Request) -> web.Response:
+    """Show what happened to one job."""
+    job_id = job_id_of(request)
+    desk = request.app[DESK]
+    await desk.get(job_id)
+    listed = await desk.job_events(job_id, MOST_EVENTS)
+    return answer({"items": [event_view(event) for event in listed]})
+
+
+async def script(request: web.Request) -> web.Response:
+    """Show exactly what is run: command, script, directory, environment."""
+    desk = request.app[DESK]
+    job = await desk.get(job_id_of(request))
+    spec = job.spec()
+    folder = os.fspath(desk.job_folder(job.id).path)
+    view: ScriptView = {
+        "argv": list(spec.command or ()),
+        "script": spec.script,
+        "setup": list(spec.setup),
+        "workdir": spec.workdir or os.path.join(folder, "work"),
+        "env": masked(await desk.environment_of(job)),
+        "tag": job.tag,
+    }
+    return answer(view)
+
+
+Verb = Callable[[Desk, int], Awaitable[Job]]
+VERBS: dict[str, tuple[str, str, Verb]] = {
+    "cancel": ("Cancel", "End it with all its processes", lambda desk, job: desk.cancel(job)),
+    "hold": ("Hold", "Keep it from starting", lambda desk, job: desk.hold(job)),
+    "release": ("Release", "Let a held one go", lambda desk, job: desk.release(job)),
+    "retry": ("Retry", "Submit a finished one again, as a new job", lambda desk, job: desk.retry(job)),
+}
+
+
+def _one(verb: Verb, status: int) -> Callable[[web.Request], Awaitable[web.Response]]:
+    async def handle(request: web.Request) -> web.Response:
+        job_id = job_id_of(request)
+        await read(request, Nothing)
+        desk = request.app[DESK]
+        job = await verb(desk, job_id)
+        response = answer(view_of(desk, job), status=status)
+        if job.id != job_id:
+            response.headers["Location"] = f"/api/jobs/{job.id}"
+        return response
+
+    return handle
+
+
+def _many(verb: Verb) -> Callable[[web.Request], Awaitable[web.Response]]:
+    async def handle(request: web.Request) -> web.Response:
+        wanted = await read(request, BulkRequest)
+        desk = request.app[DESK]
+        if wanted.filter is not None:
+            found = await desk.select_ids(wanted.filter.filter(), MOST_IN_BULK)
+            names: list[str] = [str(job_id) for job_id in found]
+        else:
+            names = list(dict.fromkeys(str(name) for name in wanted.ids or ()))
+        items: list[BulkItem] = []
+        for start in range(0, len(names), BULK_AT_ONCE):
+            part = names[start : start + BULK_AT_ONCE]
+            items += await asyncio.gather(*(_tried(desk, verb, name) for name in part))
+        return answer({"items": items})
+
+    return handle
+
+
+async def _tried(desk: Desk, verb: Verb, name: str) -> BulkItem:
+    try:
+        job = await verb(desk, parse_id(name))
+        return {"id": name, "ok": True, "job": view_of(desk, job)}
+    except SimyardError as error:
+        return {"id": name, "ok": False, "error": problem_of(error)}
+
+
+def register(routes: Routes) -> None:
+    """Add the routes of this module."""
+    tag = "jobs"
+    keys = {
+        "Idempotency-Key": "Names this submission: repeated with the same content, it "
+        "answers with the jobs of the first time."
+    }
+    routes.add(
+        "POST", "/api/jobs", submit, scope=Scope.FULL, tag=tag, summary="Submit a job",
+        body=JobSpec, answer=JobView, status=201, errors=(409, 422), headers=keys,
+    )
+    routes.add(
+        "GET", "/api/jobs", list_jobs, scope=Scope.READ, tag=tag, summary="List jobs, newest first",
+        query=JobsQuery, answer=JobList,
+    )
+    routes.add(
+        "POST", "/api/jobs/batch", submit_batch, scope=Scope.FULL, tag=tag,
+        summary="Submit many jobs, all or none",
+        body=BatchRequest, answer=BatchAnswer, status=201, errors=(409, 422), headers=keys,
+    )
+    for name, (word, meaning, verb) in VERBS.items():
+        routes.add(
+            "POST", f"/api/jobs/{name}", _many(verb), scope=Scope.FULL, tag=tag,
+            summary=f"{word} many jobs, by id or filter", body=BulkRequest, answer=BulkAnswer,
+        )
+        status = 201 if name == "retry" else 200
+        routes.add(
+            "POST", f"/api/jobs/{{id}}/{name}", _one(verb, status), scope=Scope.FULL, tag=tag,
+            summary=f"{word} a job: {meaning[:1].lower()}{meaning[1:]}", body=Nothing,
+            answer=JobView, status=status, errors=(404, 409),
+        )
+    routes.add(
+        "GET", "/api/jobs/{id}", show, scope=Scope.READ, tag=tag,
+        summary="Show a job, at once or when it changes",
+        query=WaitQuery, answer=JobView, errors=(404,),
+    )
+    routes.add(
+        "PATCH", "/api/jobs/{id}", change, scope=Scope.FULL, tag=tag,
+        summary="Change a job that has not started",
+        body=JobChanges, answer=JobView, errors=(404, 409, 422),
+    )
+    routes.add(
+        "DELETE", "/api/jobs/{id}", delete, scope=Scope.FULL, tag=tag,
+        summary="Forget a job that is over, with its files", status=204, errors=(404, 409),
+    )
+    routes.add(
+        "GET", "/api/jobs/{id}/events", events, scope=Scope.READ, tag=tag,
+        summary="What happened to a job", answer=EventList, errors=(404,),
+    )
+    routes.add(
+        "GET", "/api/jobs/{id}/script", script, scope=Scope.READ, tag=tag,
+        summary="What exactly is run: command, script, directory, environment",
+        answer=ScriptView, errors=(404,),
+    )
+
+
