@@ -222,6 +222,8 @@ def complete(
             raise InvalidInput(f"the working directory {spec['workdir']} is not there; create it")
     elif not spec.get("files"):
         spec["workdir"] = here
+    if isinstance(spec.get("files"), (list, tuple)):
+        spec["files"] = [_absolute_source(item, here) for item in spec["files"]]
     taken = captured(export or ("none" if away else "all"), environ=environ)
     if "base_env" in spec:
         taken.pop("base_env", None)
@@ -234,3 +236,14 @@ def complete(
         program = os.fspath(command[0])
         spec["command"] = [find_program(program, spec["workdir"], path), *command[1:]]
     return spec
+
+
+def _absolute_source(item: Any, here: str) -> Any:
+    if isinstance(item, (str, os.PathLike)):
+        item = {"source": os.fspath(item)}
+    if not isinstance(item, dict) or not isinstance(item.get("source"), str):
+        return item
+    source = os.path.join(here, os.path.expanduser(item["source"]))
+    if not os.path.exists(source):
+        raise InvalidInput(f"the file {item['source']} to stage in is not there (seen from {here})")
+    return {**item, "source": os.path.normpath(source)}

@@ -18,7 +18,7 @@ import logging
 import os
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import aiohttp
 from typing_extensions import Self
@@ -37,6 +37,7 @@ from .endpoint import Endpoint, check_proof, find_endpoint, home_path
 log = logging.getLogger(__name__)
 
 Json = dict[str, Any]
+T = TypeVar("T")
 
 ANSWER_TIMEOUT = 30.0
 RETRY_SECONDS = 20.0
@@ -146,10 +147,10 @@ class Client:
         # A service that was killed is started again, whoever asks; one that was stopped
         # stays so until a call needs it.
         if start or (self._start and reason.details.get("stale")):
-            return await _in_thread(
+            return await in_thread(
                 lambda: wire.start_detached(self.home, flags=self._flags, say=self._say)
             )
-        found = await _in_thread(lambda: handover.wait_for_handover(self.home))
+        found = await in_thread(lambda: handover.wait_for_handover(self.home))
         if found is None:
             raise reason
         return found
@@ -501,12 +502,12 @@ def _gone(endpoint: Endpoint, error: BaseException) -> SimyardError:
     )
 
 
-async def _in_thread(call: Callable[[], Endpoint]) -> Endpoint:
+async def in_thread(call: Callable[[], T]) -> T:
+    """Run a blocking call off the loop, or right here where threads are not to be had any more."""
     try:
         return await asyncio.to_thread(call)
     except RuntimeError as error:
-        # No threads are to be had while the interpreter shuts down.
-        if "shutdown" not in str(error):
+        if "shutdown" not in str(error):  # of the interpreter
             raise
         return call()
 

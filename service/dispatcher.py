@@ -297,6 +297,7 @@ class Dispatcher:
             name=entry.job.name,
             attempt=claim.attempt,
             tag=claim.tag,
+            workdir=str(folder.workdir(spec)),
         )
         return Submission(
             job_id=str(entry.id),

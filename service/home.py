@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 import os
 import socket
-import stat
 import sys
 import time
 from collections.abc import Mapping
@@ -122,11 +121,8 @@ def write_private(path: Path, content: bytes) -> None:
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_NOFOLLOW", 0)
     temporary.unlink(missing_ok=True)
-    descriptor = os.open(temporary, flags, 0o600)
-    try:
-        os.write(descriptor, content)
-    finally:
-        os.close(descriptor)
+    with open(os.open(temporary, flags, 0o600), "wb") as file:
+        file.write(content)
     os.replace(temporary, path)
 
 
@@ -195,9 +191,3 @@ class ManagerLock:
         except (OSError, ValueError):
             return {}
 
-
-def is_private_file(path: Path) -> bool:
-    """True for a regular file of ours that nobody else can read."""
-    facts = path.lstat()
-    mine = not hasattr(os, "getuid") or facts.st_uid == os.getuid()
-    return stat.S_ISREG(facts.st_mode) and mine and not facts.st_mode & 0o077

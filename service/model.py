@@ -354,6 +354,10 @@ class Job:
         """Return a copy without the spec's text, as live jobs are held in memory."""
         return replace(self, spec_json="")
 
+    def with_spec_of(self, earlier: Job) -> Job:
+        """Return this job, with the spec's text of an earlier version where it has none."""
+        return self if self.spec_json else replace(self, spec_json=earlier.spec_json)
+
     def spec(self) -> JobSpec:
         """Parse the spec again; `base_env` is not part of it."""
         return JobSpec.model_validate_json(self.spec_json)

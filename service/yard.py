@@ -123,6 +123,7 @@ class Yard:
     def admit(self, job: Job, spec: JobSpec, waits_for: Mapping[int, str]) -> Entry:
         """Take a job up whose insertion is committed."""
         entry = self._enter(job, spec)
+        self.counts[job.state] += 1
         if waits_for:
             entry.waits_for = dict(waits_for)
             for other in waits_for:

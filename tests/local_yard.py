@@ -170,6 +170,10 @@ class Yard:
         text = "".join(json.dumps(record) + "\n" for record in records)
         (self.home / "launcher" / f"{number:08d}.log").write_text(text)
 
+    def launcher_file(self, name: str) -> Path:
+        """Return what /proc tells of the launcher under `name`."""
+        return Path(f"/proc/{self.note_launcher()}/{name}")
+
     def log(self) -> str:
         path = self.home / "run" / "launcher.log"
         return path.read_text() if path.exists() else ""
@@ -190,11 +194,15 @@ class Yard:
                 processes.send_signal(process.pid, process.start, signal.SIGKILL)
         for process in processes.table().values():
             with contextlib.suppress(OSError):
-                command = Path(f"/proc/{process.pid}/cmdline").read_bytes().split(b"\0")
+                command = _command(process.pid)
                 if os.fsencode(self.home) in command and any(
                     word.endswith(b"launcher.py") for word in command
                 ):
                     processes.send_signal(process.pid, process.start, signal.SIGKILL)
+
+
+def _command(pid: int) -> list[bytes]:
+    return Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
 
 
 def alive(pid: int) -> bool:

@@ -76,11 +76,21 @@ _insert_key = insert(schema.idempotency)
 _insert_environment = insert(schema.environments)
 _insert_meta = insert(schema.meta)
 _KEPT = {"id", "created_at", "retry_of"}
-_update_job = Prepared(
-    update(schema.jobs)
-    .where(schema.jobs.c.id == bindparam("_id"), schema.jobs.c.version == bindparam("_expected"))
-    .values({c.name: bindparam(c.name) for c in schema.jobs.c if c.name not in _KEPT})
-)
+_SPEC = {"spec_json", "tags"}
+"""Live jobs are held in memory without their spec: an update that brings none keeps it."""
+
+
+def _job_update(kept: set[str]) -> Prepared:
+    jobs = schema.jobs.c
+    return Prepared(
+        update(schema.jobs)
+        .where(jobs.id == bindparam("_id"), jobs.version == bindparam("_expected"))
+        .values({column.name: bindparam(column.name) for column in jobs if column.name not in kept})
+    )
+
+
+_update_job = _job_update(_KEPT | _SPEC)
+_update_job_and_spec = _job_update(_KEPT)
 _update_meta = (
     update(schema.meta)
     .where(schema.meta.c.key == bindparam("_key"))
@@ -132,11 +142,11 @@ def _condensed(changes: Batch) -> tuple[list[Job], list[tuple[int, Job]]]:
     for job in changes.updates:
         if job.id in inserted:
             _check_follows(inserted[job.id].version, job)
-            inserted[job.id] = job
+            inserted[job.id] = job.with_spec_of(inserted[job.id])
         elif job.id in updated:
             expected, before = updated[job.id]
             _check_follows(before.version, job)
-            updated[job.id] = (expected, job)
+            updated[job.id] = (expected, job.with_spec_of(before))
         else:
             updated[job.id] = (job.version - 1, job)
     return list(inserted.values()), list(updated.values())
@@ -151,21 +161,24 @@ def _check_follows(version: int, job: Job) -> None:
 
 
 def _update_jobs(connection: Connection, updates: Sequence[tuple[int, Job]]) -> None:
-    values = []
-    for expected, job in updates:
-        row = rows.job_values(job)
-        for name in _KEPT:
-            del row[name]
-        row["_id"] = job.id
-        row["_expected"] = expected
-        values.append(row)
-    changed = _update_job.run(connection, values)
-    if changed != len(values):
+    changed = 0
+    for statement, kept, some in (
+        (_update_job, _KEPT | _SPEC, [item for item in updates if not item[1].spec_json]),
+        (_update_job_and_spec, _KEPT, [item for item in updates if item[1].spec_json]),
+    ):
+        if some:
+            changed += statement.run(connection, [_update_values(*item, kept) for item in some])
+    if changed != len(updates):
         raise StaleWrite(
-            f"{len(values) - changed} of {len(values)} changed jobs are not in the store as they "
+            f"{len(updates) - changed} of {len(updates)} changed jobs are not in the store as they "
             "were written last (" + ", ".join(str(job.id) for _, job in updates[:10]) + "): "
             "something else has changed the store; nothing more is written"
         )
+
+
+def _update_values(expected: int, job: Job, kept: set[str]) -> dict[str, object]:
+    row = {name: value for name, value in rows.job_values(job).items() if name not in kept}
+    return {**row, "_id": job.id, "_expected": expected}
 
 
 def _delete_jobs(connection: Connection, ids: Sequence[int]) -> None:

@@ -90,11 +90,11 @@ async def test_what_rests_on_a_failed_batch_fails_with_it(tmp_path: Path) -> Non
         first = store.enqueue(submission(job))
         deadline = time.monotonic() + 5
         while not store._writer._queue.empty() and time.monotonic() < deadline:
-            time.sleep(0.001)  # noqa: ASYNC251 - no awaiting: the loop shall hear of nothing
+            time.sleep(0.001)  # not awaited: the loop shall hear of nothing
         # The writer tries the first alone; this one comes while it does, unaware.
         second = store.enqueue(Batch(updates=[job.evolve(priority=1)]))
         while store._writer._refusal is None and time.monotonic() < deadline:
-            time.sleep(0.001)  # noqa: ASYNC251
+            time.sleep(0.001)
         third = store.enqueue(Batch(updates=[job.evolve(priority=2)]))
     for wait in (first, second, third):
         with pytest.raises(ServiceUnavailable, match="locked"):

@@ -111,7 +111,7 @@ async def test_jobs_are_offered_to_the_oom_killer_before_the_launcher(yard: Yard
     await yard.open()
     await yard.submit("a", "sh", "-c", "sleep 0.2; cat /proc/self/oom_score_adj")
     await yard.ending("a")
-    launcher = Path(f"/proc/{yard.note_launcher()}/oom_score_adj").read_text()
+    launcher = yard.launcher_file("oom_score_adj").read_text()
     assert int(yard.out("a")) > int(launcher)
 
 
@@ -227,7 +227,7 @@ async def test_two_thousand_jobs_through_chains_leave_every_record_and_no_descri
     adapter = await yard.open()
     await yard.submit("first", "true")
     await yard.ending("first")
-    folder = Path(f"/proc/{yard.note_launcher()}/fd")
+    folder = yard.launcher_file("fd")
     before = len(os.listdir(folder))
     wanted = 2000
     jobs = [

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
+import sqlite3
 import stat
 import subprocess
 import sys
@@ -11,11 +13,16 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from sqlalchemy import Dialect
+from sqlalchemy.dialects import postgresql
+from sqlalchemy.dialects import sqlite as sqlite_dialect
+from sqlalchemy.schema import CreateIndex, CreateTable
 from store_samples import OWNER, make_job, open_store, submission
 
 from simyard.errors import Conflict, InvalidInput, ServiceUnavailable, SimyardError
 from simyard.service.model import Event, Outcome, OutcomeReason
 from simyard.service.states import JobState
+from simyard.service.store import changes, schema, sqlite
 from simyard.service.store.batch import Batch, IdempotencyRecord
 from simyard.service.store.store import StaleWrite, Store
 
@@ -287,8 +294,9 @@ async def test_reading_does_not_wait_for_writing(store: Store) -> None:
         for k in range(3, 23)
     ]
     first = asyncio.ensure_future(store.list_jobs(limit=10))
-    await asyncio.wait([first, writing[-1]], return_when=asyncio.FIRST_COMPLETED)
-    assert first.done()
+    page = await first
+    assert page.jobs
+    assert not writing[-1].done()
     await asyncio.gather(*writing)
 
 
@@ -312,6 +320,52 @@ async def test_the_log_is_synced_as_promised(tmp_path: Path, durability: str) ->
     store.close()
     full, normal = 2, 1
     assert levels == [full, normal if durability == "default" else full, full]
+
+
+def test_a_transaction_of_the_writer_takes_the_lock_at_once(store: Store) -> None:
+    with store._engine.begin():
+        with contextlib.closing(sqlite3.connect(store.path, timeout=0)) as other:
+            with pytest.raises(sqlite3.OperationalError, match="locked"):
+                other.execute("BEGIN IMMEDIATE")
+
+
+async def test_the_store_works_without_shared_memory_on_network_file_systems(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sqlite, "_filesystem", lambda path: "nfs4")
+    store = open_store(tmp_path / "store.db")
+    waits = []
+    for number in range(1, 201):
+        waits.append(store.enqueue(submission(make_job(number))))
+        await store.list_jobs(limit=5)
+    await asyncio.gather(*waits)
+    assert sorted(os.listdir(tmp_path))[0] == "store.db"
+    assert not (set(os.listdir(tmp_path)) & {"store.db-wal", "store.db-shm"})
+    again = reopen(store)
+    assert len(again.load_active()) == 200
+    again.close()
+
+
+@pytest.mark.parametrize("dialect", [postgresql.psycopg2.dialect(), sqlite_dialect.pysqlite.dialect()])
+def test_tables_and_statements_are_understood_by_either_database(dialect: Dialect) -> None:
+    texts = [
+        str(CreateTable(table).compile(dialect=dialect))
+        for table in schema.metadata.tables.values()
+    ]
+    texts += [
+        str(CreateIndex(index).compile(dialect=dialect))
+        for table in schema.metadata.tables.values()
+        for index in table.indexes
+    ]
+    texts += [
+        str(statement._statement.compile(dialect=dialect))
+        for statement in vars(changes).values()
+        if isinstance(statement, changes.Prepared)
+    ]
+    assert len(texts) > 12
+    assert any("WHERE project IS NOT NULL" in text for text in texts)
+    number = "BIGINT" if dialect.name == "postgresql" else "INTEGER"
+    assert f"id {number} NOT NULL" in texts[0]
 
 
 async def test_a_path_may_hold_any_character(tmp_path: Path) -> None:

@@ -55,6 +55,7 @@ export function tiles() {
   return {
     element,
     show(resources) {
+      if (!resources.host) return;
       const { host, limits, in_use: used, states } = resources;
       const allCores = limits.max_cores ?? host.cpu_count;
       const waiting = (states.queued ?? 0) + (states.held ?? 0);
@@ -124,6 +125,7 @@ export class HostView {
 
   #draw() {
     const { host, limits, in_use: used, states } = this.#resources.latest;
+    if (!host) return;
     const allCores = limits.max_cores ?? host.cpu_count;
     const allMemory = limits.max_memory ?? host.memory_total;
     const licenses = Object.entries(limits.licenses ?? {});

@@ -7,7 +7,7 @@ import {
 } from "./format.js";
 import { LogView, save } from "./log.js";
 import { complain, confirm, toast } from "./notice.js";
-import { call, send, serverNow } from "./session.js";
+import { call, mayChange, send, serverNow } from "./session.js";
 
 const USAGE_EVERY = 3000;
 const MOST_FILES = 300;
@@ -185,12 +185,13 @@ export class JobView {
     fill(parts.outcome, this.#standing());
     fill(parts.facts, this.#facts());
     const sure = job.cancel_requested && !over;
+    const offered = mayChange();
     fill(
       parts.actions,
-      job.state === "queued" ? button("Hold", { icon: "pause", on: () => this.#act("hold") }) : null,
-      job.state === "held" ? button("Release", { icon: "play", class: "main", on: () => this.#act("release") }) : null,
-      over ? button("Retry", { icon: "retry", class: "main", on: () => this.#retry() }) : null,
-      over ? null : button(sure ? "Cancelling …" : "Cancel", { icon: "stop", class: "danger", disabled: sure, on: () => this.#cancel() }),
+      offered && job.state === "queued" ? button("Hold", { icon: "pause", on: () => this.#act("hold") }) : null,
+      offered && job.state === "held" ? button("Release", { icon: "play", class: "main", on: () => this.#act("release") }) : null,
+      offered && over ? button("Retry", { icon: "retry", class: "main", on: () => this.#retry() }) : null,
+      !offered || over ? null : button(sure ? "Cancelling …" : "Cancel", { icon: "stop", class: "danger", disabled: sure, on: () => this.#cancel() }),
     );
     this.#showResources();
   }
@@ -296,7 +297,7 @@ export class JobView {
   async #loadScript() {
     try {
       const told = await call("GET", this.#path("/script"), { signal: this.#abort.signal });
-      const { argv = [], script, workdir, env = {}, tag } = told;
+      const { argv = [], script, setup = [], workdir, env = {}, tag } = told;
       const text = script ? script.trimEnd() : shellCommand(argv);
       this.#parts.commandText = text;
       setText(this.#parts.command, visible(text));
@@ -308,7 +309,8 @@ export class JobView {
         h(
           "dl",
           { class: "facts left" },
-          script ? [h("dt", {}, "Run by"), h("dd", {}, h("code", {}, visible(shellCommand(argv))))] : null,
+          script && argv.length > 0 ? [h("dt", {}, "Run by"), h("dd", {}, h("code", {}, visible(shellCommand(argv))))] : null,
+          setup.length > 0 ? [h("dt", {}, "After"), h("dd", {}, setup.map((line) => h("div", {}, h("code", {}, visible(line)))))] : null,
           h("dt", {}, "In"), h("dd", {}, h("code", {}, clean(workdir))),
         ),
         h(

@@ -6,10 +6,11 @@ import { tiles } from "./host.js";
 import { JobList, runSeconds } from "./jobs.js";
 import { complain, confirm, toast } from "./notice.js";
 import { statesOf, withStates } from "./search.js";
-import { call } from "./session.js";
+import { call, mayChange } from "./session.js";
 
 const SPARE = 8;
 const CLOSE_TO_END = 60;
+const MOST_AT_ONCE = 2000;
 const REFRESH_EVERY = 1200;
 const WIDE = matchMedia("(min-width: 760px)");
 const TABS = ["running", "queued", "held", "completed", "failed", "cancelled"];
@@ -365,7 +366,7 @@ export class ListView {
         return row.rough || WAITING.has(row.state);
       });
       try {
-        await this.#list.refresh(wanted.slice(0, 100));
+        await this.#list.refresh(wanted.slice(0, 80));
       } catch {
         // The banner says that nobody answers; the next event tries again.
       }
@@ -455,8 +456,8 @@ export class ListView {
     const number = this.#selected.size;
     this.#all.checked = number > 0 && number === this.#list.rows.size;
     this.#all.indeterminate = number > 0 && !this.#all.checked;
-    this.#bulk.hidden = number === 0;
-    if (number === 0) return;
+    this.#bulk.hidden = number === 0 || !mayChange();
+    if (this.#bulk.hidden) return;
     fill(
       this.#bulk,
       h("strong", {}, `${count(number)} selected`),
@@ -486,7 +487,10 @@ export class ListView {
       if (!sure) return;
     }
     try {
-      const { items } = await call("POST", `/api/jobs/${verb}`, { body: { ids } });
+      const items = [];
+      for (let from = 0; from < ids.length; from += MOST_AT_ONCE) {
+        items.push(...(await call("POST", `/api/jobs/${verb}`, { body: { ids: ids.slice(from, from + MOST_AT_ONCE) } })).items);
+      }
       const refused = items.filter((item) => !item.ok);
       if (refused.length === 0) toast(`${plural(ids.length, "job")} ${done}.`);
       else {

@@ -155,7 +155,7 @@ function showConnection() {
 }
 
 resources.addEventListener("change", () => {
-  setText(document.getElementById("host-name"), clean(resources.latest.host.hostname));
+  setText(document.getElementById("host-name"), clean(resources.latest.host?.hostname));
 });
 
 // -- keys --------------------------------------------------------------------------------

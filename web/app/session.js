@@ -6,6 +6,8 @@
 
 const KEY = "simyard.session";
 
+const SCOPE = "simyard.scope";
+
 let token = sessionStorage.getItem(KEY);
 let skew = 0;
 
@@ -33,9 +35,15 @@ export function loggedIn() {
   return token !== null;
 }
 
+/** A session may be good for reading only; then nothing is offered that it cannot do. */
+export function mayChange() {
+  return sessionStorage.getItem(SCOPE) !== "read";
+}
+
 export function forget() {
   token = null;
   sessionStorage.removeItem(KEY);
+  sessionStorage.removeItem(SCOPE);
 }
 
 /** Milliseconds since the epoch on the service's clock: durations tick right on any screen. */
@@ -56,6 +64,7 @@ export async function exchange(code) {
   const answer = await call("POST", "/api/session", { body: { code } });
   token = answer.token;
   sessionStorage.setItem(KEY, token);
+  sessionStorage.setItem(SCOPE, answer.scope ?? "full");
 }
 
 /** One call; returns the parsed JSON, or raises Problem or Offline. An abort passes through. */
