@@ -41,10 +41,13 @@ def add_filters(parser: argparse.ArgumentParser) -> None:
         metavar="STATE",
         help=f"{', '.join(STATES)}; or active, waiting, over; repeatable, or with commas",
     )
-    group.add_argument("--name", "-n", metavar="TEXT", help="name, with * and ? as wildcards")
+    group.add_argument(
+        "--name", "-n", metavar="TEXT", help="part of the name, or a pattern with * and ?"
+    )
     group.add_argument("--project", metavar="NAME")
     group.add_argument("--group", metavar="NAME")
-    group.add_argument("--search", metavar="TEXT", help="text in name, command or tags")
+    group.add_argument("--tag", metavar="K[=V]", help="label, with any value or this one")
+    group.add_argument("--search", metavar="TEXT", help="words to find")
 
 
 def states(text: str) -> list[str]:
@@ -67,6 +70,7 @@ def chosen(options: argparse.Namespace) -> dict[str, Any]:
         "name": options.name,
         "project": options.project,
         "group": options.group,
+        "tag": options.tag,
         "q": options.search,
     }
     found: dict[str, Any] = {name: value for name, value in words.items() if value is not None}

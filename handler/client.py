@@ -90,13 +90,18 @@ class Client:
 
     # -- finding, proving, asking ------------------------------------------------------
 
-    async def open(self, *, start: bool | None = None) -> Endpoint:
-        """Find the service and have it prove itself, where that is not done."""
+    async def open(self, *, start: bool | None = None, revive: bool = True) -> Endpoint:
+        """Find the service and have it prove itself, where that is not done.
+
+        `start` and `revive` say whether one is started where it was stopped, and where it
+        was killed.
+        """
         async with self._opening:
             if self._closed:
                 raise UsageError("this client is closed; make a new one")
             if self._session is None:
-                self._endpoint = await self._locate(self._start if start is None else start)
+                wanted = self._start if start is None else start
+                self._endpoint = await self._locate(wanted, revive=revive and self._start)
                 self._proven = True
                 self._session = self._new_session()
             assert self._endpoint is not None
@@ -123,7 +128,7 @@ class Client:
             except SimyardError:
                 await self.forget()
 
-    async def _locate(self, start: bool) -> Endpoint:
+    async def _locate(self, start: bool, *, revive: bool) -> Endpoint:
         """Return a service that has proved itself; wait for one that is on its way."""
         if self._fixed is not None:
             await self._prove(self._fixed)
@@ -131,22 +136,22 @@ class Client:
         try:
             endpoint = find_endpoint(self.home)
         except NotRunning as error:
-            return await self._bring(start, error)
+            return await self._bring(error, start=start, revive=revive)
         try:
             await self._prove(endpoint)
         except (NotRunning, ServiceUnavailable) as error:
-            return await self._bring(start, error)
+            return await self._bring(error, start=start, revive=revive)
         except PermissionDenied as error:
             # The process id was given to another program, and so was the port.
             error.details["stale"] = True
-            return await self._bring(start, error)
+            return await self._bring(error, start=start, revive=revive)
         return endpoint
 
-    async def _bring(self, start: bool, reason: SimyardError) -> Endpoint:
+    async def _bring(self, reason: SimyardError, *, start: bool, revive: bool) -> Endpoint:
         """Start a service, or wait for one; raise `reason` where none shall be or is."""
         # A service that was killed is started again, whoever asks; one that was stopped
         # stays so until a call needs it.
-        if start or (self._start and reason.details.get("stale")):
+        if start or (revive and reason.details.get("stale")):
             return await in_thread(
                 lambda: wire.start_detached(self.home, flags=self._flags, say=self._say)
             )

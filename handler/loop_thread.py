@@ -130,7 +130,7 @@ class LoopThread:
                 except concurrent.futures.TimeoutError:
                     # Since Python 3.11 that is the TimeoutError that a call may raise itself.
                     if future.done():
-                        raise
+                        return future.result()
         except BaseException:
             future.cancel()
             raise

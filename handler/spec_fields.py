@@ -18,9 +18,9 @@ from ..errors import InvalidInput
 if TYPE_CHECKING:
     from ..service.model import JobSpec
 
-Size = Union[int, str]
+Size = int | str
 """Bytes, or as people write them: "4 GiB"."""
-Duration = Union[float, str]
+Duration = float | str
 """Seconds, or as people write them: "2h30m", "1-12:00:00"."""
 PathLike = Union[str, "os.PathLike[str]"]
 Work = Union["JobSpec", Mapping[str, Any], Sequence[PathLike]]

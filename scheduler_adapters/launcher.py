@@ -47,7 +47,7 @@ else:
     del sys.path[0]
 
 PROTOCOL = 1
-GENERATION_BYTES = 32 << 20
+GENERATION_BYTES = int(os.environ.get("SIMYARD_LAUNCHER_GENERATION") or 32 << 20)
 CHUNK_BYTES = 64 << 10
 MAX_LINE_BYTES = 256 << 20
 OUT_HIGH_WATER = 512 << 10
@@ -787,14 +787,20 @@ class Launcher:
             else:
                 environment[name] = value
         environment[processes.TAG_VARIABLE] = job.tag
+        earliest = processes.now_ticks()
         job.pid = spawn(job, environment)
+        latest = processes.now_ticks()
         job.began = time.monotonic()
         faultpoint("launcher.spawned")
         job.env = {}
         job.state = "running"
         self.by_pid[job.pid] = job
-        process = processes.read_process(job.pid)
-        job.start = process.start if process is not None else 0
+        # The kernel takes the start time between these two; to read it from /proc costs
+        # as much as half a start.
+        job.start = earliest
+        if latest != earliest or not processes.LINUX:
+            process = processes.read_process(job.pid)
+            job.start = process.start if process is not None else latest
         if self.oom_score is not None:
             _offer_to_oom_killer(job.pid, self.oom_score)
         self.records.add(job.started_record(self.boot))

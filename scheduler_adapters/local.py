@@ -235,20 +235,18 @@ class LocalAdapter:
 
     async def _serve(self, link: LauncherLink, taken_stock: asyncio.Future[None]) -> None:
         """Follow one connection until it is lost: catch up, take stock, go on."""
+        if self._cursor > link.end:
+            # The records were removed meanwhile; the launcher tells all it has.
+            self._cursor = Cursor()
         while self._cursor < link.end:
-            place, lines = await self._next(link)
-            await self._deliver(place, lines)
+            await self._deliver(*await link.next_records())
         await self._take_stock(link)
         self._link = link
         self._connected.set()
         if not taken_stock.done():
             taken_stock.set_result(None)
         while True:
-            place, lines = await link.next_records()
-            await self._deliver(place, lines)
-
-    async def _next(self, link: LauncherLink) -> tuple[Cursor, str]:
-        return await link.next_records()
+            await self._deliver(*await link.next_records())
 
     async def _deliver(self, place: Cursor, lines: str) -> None:
         reports = read_reports(lines, place)

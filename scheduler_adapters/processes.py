@@ -16,6 +16,7 @@ import signal
 import struct
 import subprocess
 import sys
+import time
 from collections.abc import Collection, Iterable, Mapping
 from typing import NamedTuple
 
@@ -190,14 +191,17 @@ def boot_id() -> str:
         return _ps_boot()
 
 
+def now_ticks() -> int:
+    """Return the start time that a process born now would have."""
+    if not LINUX:
+        return int(time.time())
+    return time.clock_gettime_ns(time.CLOCK_BOOTTIME) // (1_000_000_000 // _TICKS)
+
+
 def age(start: int) -> float:
     """Return for how many seconds a process with this start time has lived, sleep included."""
     if not LINUX:
-        import time
-
         return max(0.0, time.time() - start)
-    import time
-
     return max(0.0, time.clock_gettime(time.CLOCK_BOOTTIME) - start / _TICKS)
 
 
@@ -348,8 +352,6 @@ class Trees:
 
 def _ps_table() -> dict[int, Process]:
     """Ask ps(1), as macOS has no /proc; the start is seconds since the epoch there."""
-    import time
-
     columns = "pid=,ppid=,pgid=,state=,rss=,lstart="
     answer = subprocess.run(
         ["/bin/ps", "-axo", columns],

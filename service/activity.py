@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
 from ..errors import ServiceUnavailable
@@ -21,8 +21,13 @@ class Activity:
     def __init__(self) -> None:
         self.last = time.monotonic()
         """Monotonic seconds of the last request that had a credential."""
-        self.connections = 0
+        self.sockets: set[Callable[[], None]] = set()
+        """How to end each open WebSocket."""
+
+    @property
+    def connections(self) -> int:
         """Open WebSockets."""
+        return len(self.sockets)
 
     def note(self) -> None:
         """Somebody asked for something."""
@@ -55,7 +60,7 @@ class Waiters:
                 retry_after=2,
             )
         task: asyncio.Task[T] = asyncio.ensure_future(_run(awaitable))
-        self._waiting.add(task)  # type: ignore[arg-type]
+        self._waiting.add(task)
         try:
             return await task
         except asyncio.CancelledError:
@@ -64,7 +69,7 @@ class Waiters:
             task.cancel()
             raise
         finally:
-            self._waiting.discard(task)  # type: ignore[arg-type]
+            self._waiting.discard(task)
 
     def end(self) -> None:
         """Let nobody wait any longer."""

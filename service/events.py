@@ -89,13 +89,6 @@ class EventLog:
             self._latest = max(self._latest, event.seq)
             self._hand_out(line)
 
-    def announce(self, event: Event) -> None:
-        """Hand out news that is not part of the history, such as the growth of a log.
-
-        Its number should be `latest`; it is not kept and never replayed.
-        """
-        self._hand_out(Line(event))
-
     def _hand_out(self, line: Line) -> None:
         for subscription in self._all:
             subscription._offer(line)
@@ -162,6 +155,11 @@ class Subscription:
         self._beyond = since is not None and since > log.latest
         self._page: list[Line] | None = None
         self._single: deque[Line | Resync] = deque()
+
+    @property
+    def closed(self) -> bool:
+        """True once nothing more will be queued."""
+        return self._closed
 
     async def ready(self) -> None:
         """Fetch the first page of what is to be replayed.

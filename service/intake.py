@@ -6,10 +6,8 @@ Knows the yard and the limits; nothing of HTTP, and nothing of how jobs are star
 from __future__ import annotations
 
 import asyncio
-import hashlib
-import json
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 
 from ..errors import Conflict, ImpossibleRequest, InvalidInput, NotFound
 from .faults import faultpoint
@@ -101,8 +99,7 @@ class Intake:
     ) -> Job:
         environment = None
         if spec.base_env is not None:
-            environment = environment_key(spec.base_env)
-            batch.environments[environment] = spec.base_env
+            environment = batch.keep_environment(spec.base_env)
         state = JobState.HELD if spec.hold else JobState.QUEUED
         job = Job(
             id=job_id,
@@ -186,9 +183,3 @@ def parse_id(text: str) -> int:
     if text.isascii() and text.isdigit() and len(text) <= 15:
         return int(text)
     raise NotFound(f"there is no job {text!r}; ids are numbers such as 17")
-
-
-def environment_key(environment: Mapping[str, str]) -> str:
-    """Name a captured environment by its content, so that it is kept once."""
-    content = json.dumps(environment, sort_keys=True).encode()
-    return hashlib.sha256(content).hexdigest()

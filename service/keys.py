@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
 from aiohttp import web
 
 from .activity import Activity, Waiters
 from .events import EventLog
+from .growth import Growth
 from .metrics import Metrics
 from .model import Event, Job, JobSpec
 from .routes import Routes
@@ -46,9 +47,9 @@ class Desk(Protocol):
         self, job_id: int, /, *, version: int | None, timeout: float
     ) -> Job: ...
     async def list_jobs(
-        self, filter: JobFilter, /, *, limit: int, cursor: str | None, count: bool
+        self, wanted: JobFilter, /, *, limit: int, cursor: str | None, count: bool
     ) -> Page: ...
-    async def select_ids(self, filter: JobFilter, limit: int, /) -> list[int]: ...
+    async def select_ids(self, wanted: JobFilter, limit: int, /) -> list[int]: ...
     async def job_events(self, job_id: int, limit: int, /) -> list[Event]: ...
     async def cancel(self, job_id: int, /) -> Job: ...
     async def hold(self, job_id: int, /) -> Job: ...
@@ -71,7 +72,6 @@ CREDENTIALS = web.AppKey("credentials", Credentials)
 ADDRESSES = web.AppKey("addresses", Addresses)
 ACTIVITY = web.AppKey("activity", Activity)
 WAITERS = web.AppKey("waiters", Waiters)
+GROWTH = web.AppKey("growth", Growth)
 METRICS = web.AppKey("metrics", Metrics)
 OPENAPI = web.AppKey("openapi", bytes)
-SOCKETS: web.AppKey[set[Callable[[], None]]] = web.AppKey("sockets")
-"""How to end each open WebSocket."""

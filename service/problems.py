@@ -62,10 +62,8 @@ def problem(
     listed = list(errors)
     if listed:
         document["errors"] = listed
-    for name, value in (more or {}).items():
-        if name not in _STANDARD:
-            document[name] = value
-    return document
+    extensions = {name: value for name, value in (more or {}).items() if name not in _STANDARD}
+    return {**extensions, **document}
 
 
 def problem_of(error: SimyardError) -> dict[str, Any]:
@@ -107,12 +105,16 @@ def wrong_fields(
 
 def _joined(one: Mapping[str, str]) -> str:
     field, message = one["field"], one["message"]
-    return message if not field or f"'{field.rpartition('.')[2]}'" in message else f"{field}: {message}"
+    return (
+        message
+        if not field or f"'{field.rpartition('.')[2]}'" in message
+        else f"{field}: {message}"
+    )
 
 
 def _is_noise(part: str) -> bool:
     """True for the parts of a location by which pydantic names a branch, not a field."""
-    return "[" in part and "]" in part or part in ("function-before", "function-after")
+    return ("[" in part and "]" in part) or part in ("function-before", "function-after")
 
 
 def _sentence(item: Mapping[str, Any], path: list[str], known: list[str]) -> str:

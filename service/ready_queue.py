@@ -53,7 +53,7 @@ class Shape:
 class Stalled:
     """A job that is first in line and does not fit: what it has suffered so far."""
 
-    __slots__ = ("entry", "lacks", "overtaken", "reserved", "since")
+    __slots__ = ("entry", "horizon", "lacks", "overtaken", "reserved", "since")
 
     def __init__(self, entry: Ready, since: float) -> None:
         self.entry = entry
@@ -62,6 +62,8 @@ class Stalled:
         self.lacks: frozenset[str] = frozenset()
         self.reserved: dict[str, int] = {}
         """Reserved dimensions, each with the serial of the first grant made since."""
+        self.horizon = since
+        """The last known end of all that ran when it reserved."""
 
 
 class ReadyQueue:

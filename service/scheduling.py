@@ -15,7 +15,7 @@ end, there is no turn to end before, and only what fits beside it passes.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from heapq import heappop, heappush, merge
 from itertools import islice
@@ -311,15 +311,22 @@ class _Round:
 
     def _reserve(self, stalled: Stalled, lacks: Sequence[str] | frozenset[str]) -> None:
         """Keep what is lacking, and all that was lacking since it reserved first."""
-        serial = self._ledger.serial + len(self._starts)
-        for name in lacks:
-            stalled.reserved.setdefault(name, serial)
-        stalled.lacks = frozenset(stalled.reserved)
-        self._reservations.append(self._reservation(stalled))
+        ends = self._ends()
+        if not stalled.reserved.keys() >= set(lacks):
+            serial = self._ledger.serial + len(self._starts)
+            for name in lacks:
+                stalled.reserved.setdefault(name, serial)
+            stalled.lacks = frozenset(stalled.reserved)
+            stalled.horizon = ends[-1][0] if ends else self._now
+        self._reservations.append(self._reservation(stalled, ends))
         self._queue.reserving.append(stalled)
 
-    def _reservation(self, stalled: Stalled) -> _Reservation:
-        """Find out when the stalled job's turn comes, and what is to spare then."""
+    def _reservation(self, stalled: Stalled, ends: list[tuple[float, Needs]]) -> _Reservation:
+        """Find out when the stalled job's turn comes, and what is to spare then.
+
+        A turn is never later than the last known end at the time of the reservation:
+        else those that slip past would move it on and on.
+        """
         entry = stalled.entry
         need = {
             name: count
@@ -327,15 +334,16 @@ class _Round:
             if name in stalled.reserved and name in self._capacity
         }
         left = {name: self._left[name] for name in need}
-        for moment, needs in self._ends():
-            for name, count in needs:
-                if name in left:
-                    left[name] += count
-            if all(left[name] >= count for name, count in need.items()):
+        for moment, needs in ends:
+            if moment > stalled.horizon:
+                break
+            if _gives_enough(needs, left, need):
                 return _Reservation(moment, {name: left[name] - need[name] for name in need})
-        kept = self._kept_since(stalled)
-        spare = {name: self._capacity[name] - kept[name] - need[name] for name in need}
-        return _Reservation(math.inf, spare)
+        left = {name: self._left[name] for name in need}
+        for needs in self._held_since_before(stalled, need):
+            if _gives_enough(needs, left, need):
+                break
+        return _Reservation(math.inf, {name: left[name] - need[name] for name in need})
 
     def _ends(self) -> list[tuple[float, Needs]]:
         """What will be given back when, as far as that is known, soonest first."""
@@ -348,21 +356,34 @@ class _Round:
         ends.sort(key=lambda end: end[0])
         return ends
 
-    def _kept_since(self, stalled: Stalled) -> dict[str, int]:
-        """What jobs hold that were started after the reservation was made.
+    def _held_since_before(self, stalled: Stalled, need: Mapping[str, int]) -> list[Needs]:
+        """What jobs hold that were started before the reservation, the smallest first.
 
-        Those from before will all be over one day. These may not: were they counted
-        as over, each could be replaced by another for ever.
+        These will all be over one day, so the turn will come; that the small ones end
+        first leaves the least to spare. Those that slipped past may not be counted as
+        over: each could be replaced by another for ever.
         """
-        kept = dict.fromkeys(stalled.reserved, 0)
         first = self._ledger.serial
         granted = [(grant.serial, grant.needs) for grant in self._ledger.grants.values()]
         granted += [(first + place, needs) for place, (needs, _) in enumerate(self._started)]
+        held: list[Needs] = []
         for serial, needs in granted:
-            for name, count in needs:
-                if name in kept and serial >= stalled.reserved[name]:
-                    kept[name] += count
-        return kept
+            counted = tuple(
+                (name, count)
+                for name, count in needs
+                if name in need and serial < stalled.reserved[name]
+            )
+            if counted:
+                held.append(counted)
+        return sorted(held, key=lambda needs: [count for _, count in needs])
+
+
+def _gives_enough(needs: Needs, left: dict[str, int], wanted: Mapping[str, int]) -> bool:
+    """Add to `left` what is given back; True where that is all that is wanted."""
+    for name, count in needs:
+        if name in left:
+            left[name] += count
+    return all(left[name] >= count for name, count in wanted.items())
 
 
 def successors(

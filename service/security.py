@@ -27,7 +27,7 @@ MOST_KEPT = 200
 _NONCE = re.compile(r"[A-Za-z0-9_-]{16,128}\Z")
 _AUTHORITY = re.compile(r"(\[[0-9a-f:.]+\]|[a-z0-9._-]+)(?::([0-9]{1,5}))?\Z", re.ASCII)
 LOOPBACK_NAMES = ("127.0.0.1", "localhost", "[::1]")
-WILDCARDS = frozenset({"0.0.0.0", "::", "[::]", ""})  # noqa: S104
+WILDCARDS = frozenset({"0.0.0.0", "::", "[::]", ""})
 _DEFAULT_PORTS = {"http": 80, "https": 443}
 
 
@@ -196,9 +196,7 @@ class Addresses:
             "setting 'allowed_hosts'"
         )
 
-    def check_origin(
-        self, origins: list[str], fetch_site: str | None, *, navigation: bool
-    ) -> None:
+    def check_origin(self, origins: list[str], fetch_site: str | None, *, navigation: bool) -> None:
         """Raise `Forbidden` for a request that a page of another origin caused.
 
         `navigation`: a person follows a link to a page that holds no data; it may come

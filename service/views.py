@@ -7,18 +7,14 @@ what the code builds. It must not know HTTP or the manager.
 from __future__ import annotations
 
 import json
-import re
-from collections.abc import Mapping
 from datetime import datetime, timezone
 from typing import Any
 
-from pydantic_core import to_json
+from pydantic_core import PydanticSerializationError, to_json
 from typing_extensions import NotRequired, TypedDict
 
+from .environment import masked
 from .model import Event, Job, Outcome
-
-SECRET = re.compile(r"TOKEN|SECRET|PASSWORD|PASSWD|KEY|CREDENTIAL", re.IGNORECASE)
-MASK = "•••"
 
 
 class OutcomeView(TypedDict):
@@ -89,13 +85,16 @@ def optional_timestamp(seconds: float | None) -> str | None:
 
 
 def encode(document: object) -> bytes:
-    """Write a document as JSON."""
-    return to_json(document)
+    """Write a document as JSON; bytes that are no UTF-8 (in names, in variables) are escaped."""
+    try:
+        return to_json(document)
+    except PydanticSerializationError:
+        return json.dumps(document).encode("ascii")
 
 
-def masked(env: Mapping[str, str]) -> dict[str, str]:
-    """Return variables with the values of those hidden whose names look secret."""
-    return {name: MASK if SECRET.search(name) else value for name, value in env.items()}
+def readable(name: str) -> str:
+    """Return a name of the file system as text that can be sent and shown."""
+    return name.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
 
 
 def outcome_view(outcome: Outcome) -> OutcomeView:

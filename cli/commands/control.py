@@ -21,8 +21,10 @@ _DONE = {
     "cancel": "being cancelled",
     "hold": "held",
     "release": "released",
-    "retry": "submitted again",
 }
+
+MOST_LINES = 20
+"""Jobs that are told of one by one; more are counted."""
 
 _MEANT_STATES = {
     "cancel": ["held", "queued", "submitting", "scheduled", "running"],
@@ -86,43 +88,32 @@ def _confirm(verb: str, number: int) -> None:
 
 
 def _report(verb: str, results: list[dict[str, Any]], options: argparse.Namespace) -> int:
+    done = [item for item in results if item.get("ok")]
+    refused = [_refusal(item) for item in results if not item.get("ok")]
     if options.json:
         output.write(output.to_json({"items": results}))
-    code = OK
-    for item in results:
-        if not item.get("ok"):
-            message, missing = _refusal(item)
-            output.say(output.one_line(f"simyard {verb}: {message}"))
-            code = NOT_FOUND if missing and code in (OK, NOT_FOUND) else REFUSED
-        elif options.json:
-            continue
-        elif verb == "retry":
-            new = new_id(item)
-            if options.quiet:
-                output.write(f"{new or item['id']}\n")
-            else:
-                output.write(f"job {item['id']} is submitted again" + _as(new) + "\n")
-        elif not options.quiet and len(results) <= 20:
-            output.write(f"job {item['id']} is {_DONE[verb]}\n")
-    if len(results) > 20 and not (options.json or options.quiet) and verb != "retry":
-        done = sum(1 for item in results if item.get("ok"))
-        output.write(f"{done} of {len(results)} jobs are {_DONE[verb]}\n")
-    return code
+    elif verb == "retry" and options.quiet:
+        output.write("".join(f"{item['job']['id']}\n" for item in done))
+    elif not options.quiet and len(done) > MOST_LINES and verb != "retry":
+        output.write(f"{len(done)} of {len(results)} jobs are {_DONE[verb]}\n")
+    elif not options.quiet:
+        output.write("".join(f"job {item['id']} is {_came_of(verb, item)}\n" for item in done))
+    for message, _ in refused:
+        output.say(output.one_line(f"simyard {verb}: {message}"))
+    if not refused:
+        return OK
+    return NOT_FOUND if all(missing for _, missing in refused) else REFUSED
 
 
-def _as(new: str | None) -> str:
-    return f" as job {new}" if new else ""
-
-
-def new_id(item: dict[str, Any]) -> str | None:
-    """Return the id of the job that a retry made."""
-    job = item.get("job")
-    return str(job["id"]) if isinstance(job, dict) and "id" in job else None
+def _came_of(verb: str, item: dict[str, Any]) -> str:
+    job = item["job"]
+    if verb == "retry":
+        return f"submitted again as job {job['id']}"
+    return "cancelled" if verb == "cancel" and job["state"] == "cancelled" else _DONE[verb]
 
 
 def _refusal(item: dict[str, Any]) -> tuple[str, bool]:
-    error = item.get("error")
-    if isinstance(error, dict):
-        message = error.get("detail") or error.get("message") or error.get("title")
-        return str(message or "refused"), error.get("code") == "not_found"
-    return str(error or f"job {item.get('id')} was refused"), "no job" in str(error)
+    """Return what the service says against it, and whether there is no such job."""
+    error = item.get("error") or {}
+    message = error.get("detail") or error.get("title") or f"job {item['id']} was refused"
+    return str(message), error.get("code") == "not_found"

@@ -63,8 +63,7 @@ def run(options: argparse.Namespace) -> int:
 
 def chosen(items: list[dict[str, Any]], names: list[str], job: str) -> list[dict[str, Any]]:
     """Return the files that `names` mean: paths, folders or patterns; all where none is given."""
-    files = [item for item in items if item.get("kind", "file") in ("file", "log", None, "output")]
-    files = files or [item for item in items if item.get("kind") not in ("folder", "directory")]
+    files = [item for item in items if item.get("kind", "file") == "file"]
     if not names:
         if not files:
             raise NotFound(f"job {job} has no files to copy yet")

@@ -15,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from pydantic_core import from_json
 
 from ...errors import InvalidInput
+from ..intake import parse_id
 from ..problems import wrong_fields
 from ..views import encode
 
@@ -123,8 +124,6 @@ def query_of(request: web.Request, model: type[M]) -> M:
 
 def job_id_of(request: web.Request) -> int:
     """Return the id in the path; raises `NotFound` for what cannot be one."""
-    from ..manager import parse_id
-
     return parse_id(request.match_info["id"])
 
 

@@ -5,25 +5,24 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import os
-from collections.abc import Awaitable, Callable, Sequence
-from typing import Annotated, Any
+from collections.abc import Sequence
+from typing import Annotated
 
 from aiohttp import web
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
-from typing_extensions import NotRequired, TypedDict
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from typing_extensions import TypedDict
 
-from ...errors import InvalidInput, SimyardError
+from ...errors import InvalidInput
 from ..keys import DESK, WAITERS, Desk
-from ..manager import JobChanges, parse_id
+from ..manager import JobChanges
 from ..model import Job, JobSpec
-from ..problems import problem_of, wrong_fields
+from ..problems import wrong_fields
 from ..routes import Routes
 from ..security import Scope
 from ..states import JobState, parse_state
 from ..store.filters import JobFilter
-from ..views import EventView, JobView, event_view, job_view, masked
+from ..views import EventView, JobView, event_view, job_view
 from .exchange import (
-    Nothing,
     answer,
     body_of,
     check_width,
@@ -125,23 +124,6 @@ class BatchRequest(BaseModel):
     jobs: list[JobSpec] = Field(min_length=1, max_length=MOST_IN_A_BATCH)
 
 
-class BulkRequest(BaseModel):
-    """Which jobs to act on: by id, or by what they have in common."""
-
-    model_config = ConfigDict(extra="forbid")
-
-    ids: list[str | int] | None = Field(default=None, max_length=MOST_IN_BULK)
-    filter: JobChoice | None = None
-
-    @model_validator(mode="after")
-    def _one_way(self) -> BulkRequest:
-        if (self.ids is None) == (self.filter is None):
-            raise ValueError("give either 'ids' or 'filter'")
-        if self.filter is not None and self.filter.filter().everything:
-            raise ValueError("'filter' is empty; name what the jobs have in common")
-        return self
-
-
 class JobList(TypedDict):
     """One page of jobs, newest first."""
 
@@ -156,36 +138,10 @@ class BatchAnswer(TypedDict):
     items: list[JobView]
 
 
-class BulkItem(TypedDict):
-    """What came of one job."""
-
-    id: str
-    ok: bool
-    job: NotRequired[JobView]
-    error: NotRequired[dict[str, Any]]
-
-
-class BulkAnswer(TypedDict):
-    """What came of each job."""
-
-    items: list[BulkItem]
-
-
 class EventList(TypedDict):
     """Events, oldest first."""
 
     items: list[EventView]
-
-
-class ScriptView(TypedDict):
-    """What exactly is run."""
-
-    argv: list[str]
-    script: str | None
-    setup: list[str]
-    workdir: str
-    env: dict[str, str]
-    tag: str | None
 
 
 def view_of(desk: Desk, job: Job, *, position: bool = False) -> JobView:
@@ -286,9 +242,7 @@ async def change(request: web.Request) -> web.Response:
     job_id = job_id_of(request)
     changes = await read(request, JobChanges)
     if not changes.model_fields_set:
-        raise InvalidInput(
-            f"nothing to change; these can be: {', '.join(JobChanges.model_fields)}"
-        )
+        raise InvalidInput(f"nothing to change; these can be: {', '.join(JobChanges.model_fields)}")
     desk = request.app[DESK]
     return answer(view_of(desk, await desk.change(job_id, changes)))
 
@@ -308,72 +262,6 @@ async def events(request: web.Request) -> web.Response:
     return answer({"items": [event_view(event) for event in listed]})
 
 
-async def script(request: web.Request) -> web.Response:
-    """Show exactly what is run: command, script, directory, environment."""
-    desk = request.app[DESK]
-    job = await desk.get(job_id_of(request))
-    spec = job.spec()
-    folder = os.fspath(desk.job_folder(job.id).path)
-    view: ScriptView = {
-        "argv": list(spec.command or ()),
-        "script": spec.script,
-        "setup": list(spec.setup),
-        "workdir": spec.workdir or os.path.join(folder, "work"),
-        "env": masked(await desk.environment_of(job)),
-        "tag": job.tag,
-    }
-    return answer(view)
-
-
-Verb = Callable[[Desk, int], Awaitable[Job]]
-VERBS: dict[str, tuple[str, str, Verb]] = {
-    "cancel": ("Cancel", "End it with all its processes", lambda desk, job: desk.cancel(job)),
-    "hold": ("Hold", "Keep it from starting", lambda desk, job: desk.hold(job)),
-    "release": ("Release", "Let a held one go", lambda desk, job: desk.release(job)),
-    "retry": ("Retry", "Submit a finished one again, as a new job", lambda desk, job: desk.retry(job)),
-}
-
-
-def _one(verb: Verb, status: int) -> Callable[[web.Request], Awaitable[web.Response]]:
-    async def handle(request: web.Request) -> web.Response:
-        job_id = job_id_of(request)
-        await read(request, Nothing)
-        desk = request.app[DESK]
-        job = await verb(desk, job_id)
-        response = answer(view_of(desk, job), status=status)
-        if job.id != job_id:
-            response.headers["Location"] = f"/api/jobs/{job.id}"
-        return response
-
-    return handle
-
-
-def _many(verb: Verb) -> Callable[[web.Request], Awaitable[web.Response]]:
-    async def handle(request: web.Request) -> web.Response:
-        wanted = await read(request, BulkRequest)
-        desk = request.app[DESK]
-        if wanted.filter is not None:
-            found = await desk.select_ids(wanted.filter.filter(), MOST_IN_BULK)
-            names: list[str] = [str(job_id) for job_id in found]
-        else:
-            names = list(dict.fromkeys(str(name) for name in wanted.ids or ()))
-        items: list[BulkItem] = []
-        for start in range(0, len(names), BULK_AT_ONCE):
-            part = names[start : start + BULK_AT_ONCE]
-            items += await asyncio.gather(*(_tried(desk, verb, name) for name in part))
-        return answer({"items": items})
-
-    return handle
-
-
-async def _tried(desk: Desk, verb: Verb, name: str) -> BulkItem:
-    try:
-        job = await verb(desk, parse_id(name))
-        return {"id": name, "ok": True, "job": view_of(desk, job)}
-    except SimyardError as error:
-        return {"id": name, "ok": False, "error": problem_of(error)}
-
-
 def register(routes: Routes) -> None:
     """Add the routes of this module."""
     tag = "jobs"
@@ -382,51 +270,80 @@ def register(routes: Routes) -> None:
         "answers with the jobs of the first time."
     }
     routes.add(
-        "POST", "/api/jobs", submit, scope=Scope.FULL, tag=tag, summary="Submit a job",
-        body=JobSpec, answer=JobView, status=201, errors=(409, 422), headers=keys,
+        "POST",
+        "/api/jobs",
+        submit,
+        scope=Scope.FULL,
+        tag=tag,
+        summary="Submit a job",
+        body=JobSpec,
+        answer=JobView,
+        status=201,
+        errors=(409, 422),
+        headers=keys,
     )
     routes.add(
-        "GET", "/api/jobs", list_jobs, scope=Scope.READ, tag=tag, summary="List jobs, newest first",
-        query=JobsQuery, answer=JobList,
+        "GET",
+        "/api/jobs",
+        list_jobs,
+        scope=Scope.READ,
+        tag=tag,
+        summary="List jobs, newest first",
+        query=JobsQuery,
+        answer=JobList,
     )
     routes.add(
-        "POST", "/api/jobs/batch", submit_batch, scope=Scope.FULL, tag=tag,
+        "POST",
+        "/api/jobs/batch",
+        submit_batch,
+        scope=Scope.FULL,
+        tag=tag,
         summary="Submit many jobs, all or none",
-        body=BatchRequest, answer=BatchAnswer, status=201, errors=(409, 422), headers=keys,
+        body=BatchRequest,
+        answer=BatchAnswer,
+        status=201,
+        errors=(409, 422),
+        headers=keys,
     )
-    for name, (word, meaning, verb) in VERBS.items():
-        routes.add(
-            "POST", f"/api/jobs/{name}", _many(verb), scope=Scope.FULL, tag=tag,
-            summary=f"{word} many jobs, by id or filter", body=BulkRequest, answer=BulkAnswer,
-        )
-        status = 201 if name == "retry" else 200
-        routes.add(
-            "POST", f"/api/jobs/{{id}}/{name}", _one(verb, status), scope=Scope.FULL, tag=tag,
-            summary=f"{word} a job: {meaning[:1].lower()}{meaning[1:]}", body=Nothing,
-            answer=JobView, status=status, errors=(404, 409),
-        )
     routes.add(
-        "GET", "/api/jobs/{id}", show, scope=Scope.READ, tag=tag,
+        "GET",
+        "/api/jobs/{id}",
+        show,
+        scope=Scope.READ,
+        tag=tag,
         summary="Show a job, at once or when it changes",
-        query=WaitQuery, answer=JobView, errors=(404,),
+        query=WaitQuery,
+        answer=JobView,
+        errors=(404,),
     )
     routes.add(
-        "PATCH", "/api/jobs/{id}", change, scope=Scope.FULL, tag=tag,
+        "PATCH",
+        "/api/jobs/{id}",
+        change,
+        scope=Scope.FULL,
+        tag=tag,
         summary="Change a job that has not started",
-        body=JobChanges, answer=JobView, errors=(404, 409, 422),
+        body=JobChanges,
+        answer=JobView,
+        errors=(404, 409, 422),
     )
     routes.add(
-        "DELETE", "/api/jobs/{id}", delete, scope=Scope.FULL, tag=tag,
-        summary="Forget a job that is over, with its files", status=204, errors=(404, 409),
+        "DELETE",
+        "/api/jobs/{id}",
+        delete,
+        scope=Scope.FULL,
+        tag=tag,
+        summary="Forget a job that is over, with its files",
+        status=204,
+        errors=(404, 409),
     )
     routes.add(
-        "GET", "/api/jobs/{id}/events", events, scope=Scope.READ, tag=tag,
-        summary="What happened to a job", answer=EventList, errors=(404,),
+        "GET",
+        "/api/jobs/{id}/events",
+        events,
+        scope=Scope.READ,
+        tag=tag,
+        summary="What happened to a job",
+        answer=EventList,
+        errors=(404,),
     )
-    routes.add(
-        "GET", "/api/jobs/{id}/script", script, scope=Scope.READ, tag=tag,
-        summary="What exactly is run: command, script, directory, environment",
-        answer=ScriptView, errors=(404,),
-    )
-
-

@@ -125,21 +125,46 @@ def register(routes: Routes) -> None:
     """Add the routes of this module."""
     tag = "session"
     routes.add(
-        "GET", "/api/hello", hello, scope=Scope.OPEN, tag=tag,
-        summary="The server proves that it knows the token", query=HelloQuery, answer=HelloView,
+        "GET",
+        "/api/hello",
+        hello,
+        scope=Scope.OPEN,
+        tag=tag,
+        summary="The server proves that it knows the token",
+        query=HelloQuery,
+        answer=HelloView,
     )
     routes.add(
-        "POST", "/api/session/codes", new_code, scope=Scope.FULL, tag=tag,
+        "POST",
+        "/api/session/codes",
+        new_code,
+        scope=Scope.FULL,
+        tag=tag,
         summary="A one-time code with which a browser logs in",
-        body=CodeRequest, answer=CodeView, status=201,
+        body=CodeRequest,
+        answer=CodeView,
+        status=201,
     )
     routes.add(
-        "POST", "/api/session", new_session, scope=Scope.OPEN, tag=tag,
+        "POST",
+        "/api/session",
+        new_session,
+        scope=Scope.OPEN,
+        tag=tag,
         summary="Exchange a one-time code for a session token",
-        body=SessionRequest, answer=SessionView, status=201, errors=(401,),
+        body=SessionRequest,
+        answer=SessionView,
+        status=201,
+        errors=(401,),
     )
     # A read-only session may open the live view as well.
     routes.add(
-        "POST", "/api/tickets", new_ticket, scope=Scope.READ, tag=tag,
-        summary="A ticket that opens one WebSocket", answer=TicketView, status=201,
+        "POST",
+        "/api/tickets",
+        new_ticket,
+        scope=Scope.READ,
+        tag=tag,
+        summary="A ticket that opens one WebSocket",
+        answer=TicketView,
+        status=201,
     )

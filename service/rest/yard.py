@@ -115,27 +115,59 @@ def register(routes: Routes) -> None:
     """Add the routes of this module."""
     tag = "yard"
     routes.add(
-        "GET", "/api/queue", queue, scope=Scope.READ, tag=tag,
-        summary="Jobs that wait, in order, each with its reason", query=QueueQuery, answer=QueueView,
+        "GET",
+        "/api/queue",
+        queue,
+        scope=Scope.READ,
+        tag=tag,
+        summary="Jobs that wait, in order, each with its reason",
+        query=QueueQuery,
+        answer=QueueView,
     )
     routes.add(
-        "GET", "/api/resources", resources, scope=Scope.READ, tag=tag,
-        summary="The host, the limits, what is in use, jobs by state", answer=ResourcesView,
+        "GET",
+        "/api/resources",
+        resources,
+        scope=Scope.READ,
+        tag=tag,
+        summary="The host, the limits, what is in use, jobs by state",
+        answer=ResourcesView,
     )
     routes.add(
-        "GET", "/api/limits", limits, scope=Scope.READ, tag=tag,
-        summary="The limits in force", answer=Limits,
+        "GET",
+        "/api/limits",
+        limits,
+        scope=Scope.READ,
+        tag=tag,
+        summary="The limits in force",
+        answer=Limits,
     )
     routes.add(
-        "PUT", "/api/limits", set_limits, scope=Scope.FULL, tag=tag,
+        "PUT",
+        "/api/limits",
+        set_limits,
+        scope=Scope.FULL,
+        tag=tag,
         summary="Change limits; those not named stay, null takes one away",
-        body=Limits, answer=Limits,
+        body=Limits,
+        answer=Limits,
     )
     routes.add(
-        "GET", "/api/schedulers", schedulers, scope=Scope.READ, tag=tag,
-        summary="Schedulers that jobs can be given to", answer=SchedulerList,
+        "GET",
+        "/api/schedulers",
+        schedulers,
+        scope=Scope.READ,
+        tag=tag,
+        summary="Schedulers that jobs can be given to",
+        answer=SchedulerList,
     )
     routes.add(
-        "GET", "/api/schedulers/{name}/queues", queues, scope=Scope.READ, tag=tag,
-        summary="Queues of one scheduler", answer=PartitionList, errors=(404,),
+        "GET",
+        "/api/schedulers/{name}/queues",
+        queues,
+        scope=Scope.READ,
+        tag=tag,
+        summary="Queues of one scheduler",
+        answer=PartitionList,
+        errors=(404,),
     )

@@ -7,7 +7,7 @@ holds need not be valid Unicode, and must come back as it was.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from sqlalchemy import Row
@@ -57,7 +57,7 @@ def job_values(job: Job) -> dict[str, Any]:
     }
 
 
-def job_of(row: Row[Any]) -> Job:
+def job_of(row: Sequence[Any]) -> Job:
     """Build a job from a row with all columns of `schema.jobs`, in their order."""
     # Taking the row apart at once is three times as fast as asking it for each name.
     (

@@ -328,3 +328,59 @@ async def test_no_job_starts_while_the_disk_is_full_and_all_do_afterwards(
     assert time.monotonic() - began < 5
     await yard.cancel("a")
     await yard.cleared("a")
+
+
+async def test_a_job_older_than_many_generations_of_records_is_still_adopted(
+    yard: Yard, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SIMYARD_LAUNCHER_GENERATION", "3000")
+    await yard.open()
+    await yard.submit(
+        "a", "sh", "-c", "while [ ! -e go ]; do sleep 0.05; done; sleep 60", walltime=4
+    )
+    await yard.submit("b", "sh", "-c", "trap '' TERM; while :; do sleep 0.1; done", grace=60)
+    await yard.report("b", ReportKind.STARTED)
+    await yard.cancel("b")
+    for number in range(60):
+        await yard.submit(f"j{number}", "true")
+        await yard.cleared(f"j{number}")
+    newest = max(int(file.stem) for file in (yard.home / "launcher").glob("*.log"))
+    assert newest >= 3
+    assert yard.adapter is not None
+    await yard.adapter.forget_before(f"{newest}:0")
+    dead = yard.kill_launcher()
+    await yard.until(lambda: yard.adapter and yard.adapter.launcher_pid not in (None, dead))
+    await yard.cancel("b", grace=0)
+    await yard.cleared("b")
+    ending = await yard.ending("a")
+    assert ending.cause is Cause.TIMEOUT
+    assert ending.usage.wall_seconds >= 4
+    for name in ["a", "b", *(f"j{number}" for number in range(60))]:
+        assert len(yard.of(name, ReportKind.STARTED)) == 1
+        assert len(yard.of(name, ReportKind.ENDED)) == 1
+
+
+async def test_attempts_are_still_told_of_when_the_records_were_removed(yard: Yard) -> None:
+    await yard.open()
+    await yard.submit("a", "sleep", "60")
+    await yard.report("a", ReportKind.STARTED)
+    for number in range(3):
+        await yard.submit(f"j{number}", "true")
+        await yard.cleared(f"j{number}")
+    pid = yard.kill_launcher()
+    await yard.close()
+    await yard.until(lambda: not alive(pid))
+    for file in (yard.home / "launcher").glob("*.log"):
+        file.unlink()
+    known = [
+        KnownAttempt(tag=yard.tag("a"), native_id="1", claimed_only=False),
+        KnownAttempt(tag=yard.tag("gone"), native_id="1", claimed_only=False),
+    ]
+    yard.reports.clear()
+    await yard.open(known=known)
+    assert (await yard.ending("gone")).cause is Cause.LOST
+    assert not yard.of("a", ReportKind.ENDED)
+    await yard.cancel("a")
+    assert (await yard.ending("a")).cause is Cause.CANCELLED
+    await yard.cleared("a")
+    assert not yard.living("a")

@@ -11,9 +11,7 @@ Operations = st.lists(st.tuples(st.booleans(), st.integers(0, 30)), max_size=200
 
 
 @given(Operations, st.sampled_from([1, 2, 5]))
-def test_a_ranking_is_what_a_sorted_list_is(
-    operations: list[tuple[bool, int]], chunk: int
-) -> None:
+def test_a_ranking_is_what_a_sorted_list_is(operations: list[tuple[bool, int]], chunk: int) -> None:
     before = ranking._CHUNK
     ranking._CHUNK = chunk
     try:

@@ -49,7 +49,7 @@ def test_every_state_can_reach_a_terminal_one() -> None:
 
 
 def test_a_state_is_waiting_active_or_terminal() -> None:
-    assert ACTIVE | TERMINAL == set(S)
+    assert set(S) == ACTIVE | TERMINAL
     assert not ACTIVE & TERMINAL
     assert WAITING < ACTIVE
     assert S.HELD.waiting

@@ -13,9 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from sqlalchemy import Dialect
-from sqlalchemy.dialects import postgresql
-from sqlalchemy.dialects import sqlite as sqlite_dialect
+from sqlalchemy import Dialect, make_url
 from sqlalchemy.schema import CreateIndex, CreateTable
 from store_samples import OWNER, make_job, open_store, submission
 
@@ -346,8 +344,9 @@ async def test_the_store_works_without_shared_memory_on_network_file_systems(
     again.close()
 
 
-@pytest.mark.parametrize("dialect", [postgresql.psycopg2.dialect(), sqlite_dialect.pysqlite.dialect()])
-def test_tables_and_statements_are_understood_by_either_database(dialect: Dialect) -> None:
+@pytest.mark.parametrize("url", ["postgresql://", "sqlite://"])
+def test_tables_and_statements_are_understood_by_either_database(url: str) -> None:
+    dialect: Dialect = make_url(url).get_dialect()()
     texts = [
         str(CreateTable(table).compile(dialect=dialect))
         for table in schema.metadata.tables.values()

@@ -50,9 +50,6 @@ export class JobView {
       if (String(event.job_id) !== this.#id) {
         // Others give resources back: why this one waits may have changed.
         if (this.#job && WAITING.has(this.#job.state) && event.type.startsWith("job.")) mine = true;
-      } else if (event.type === "job.output") {
-        for (const [stream, bytes] of Object.entries(event.data ?? {})) this.#log.grown(stream, bytes);
-        this.#log.wake();
       } else {
         mine = true;
       }
@@ -106,7 +103,7 @@ export class JobView {
         this.#loadFiles();
         this.#loadUsage();
         this.#loadScript();
-        if (TERMINAL.has(job.state)) this.#log.settled();
+        if (TERMINAL.has(job.state)) this.#log.glance();
         this.#log.wake();
       }
     } catch (error) {
@@ -331,6 +328,7 @@ export class JobView {
     try {
       const { samples } = await call("GET", this.#path("/usage"), { signal: this.#abort.signal });
       this.#parts.samples = samples;
+      this.#log.glance();
       this.#drawUsage(samples);
     } catch (error) {
       if (error.status && error.status !== 404) complain(error, "Loading the usage");

@@ -127,8 +127,11 @@ export class ListView {
         },
         keydown: (event) => {
           if (event.key === "Enter") this.#open();
-          else if (event.key === "Escape") this.#field.blur();
-          else return;
+          else if (event.key === "Escape") {
+            // Browsers empty a search field on Escape; here it only gives the keys back to the list.
+            event.preventDefault();
+            this.#field.blur();
+          } else return;
           event.stopPropagation();
         },
       },

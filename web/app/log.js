@@ -237,16 +237,8 @@ export class LogView {
     for (const waker of [...this.#wakers]) waker();
   }
 
-  /** An event told how far a stream has grown. */
-  grown(stream, bytes) {
-    const known = this.#streams[stream];
-    if (!known || typeof bytes !== "number" || bytes <= known.size) return;
-    known.size = bytes;
-    this.#label(stream);
-  }
-
-  /** The job is over: the other stream may have something by now. */
-  settled() {
+  /** The stream that is not shown may have something by now. */
+  glance() {
     for (const stream of ["stdout", "stderr"]) if (stream !== this.#stream) this.#glance(stream);
   }
 
@@ -296,7 +288,7 @@ export class LogView {
         const bytes = await response.arrayBuffer();
         failures = 0;
         own.offset = Number(response.headers.get("X-Next-Offset") ?? own.offset + bytes.byteLength);
-        own.size = Math.max(own.size, own.offset);
+        own.size = Math.max(own.size, own.offset, Number(response.headers.get("X-Size") ?? 0));
         own.complete = response.headers.get("X-Complete") === "true";
         let text = decoder.decode(bytes, { stream: !own.complete });
         if (own.cut && text !== "") {

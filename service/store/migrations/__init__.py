@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import os
 import sqlite3
 from collections.abc import Sequence
 from pathlib import Path
@@ -77,9 +78,13 @@ def configuration(folders: Sequence[Path] = ()) -> Config:
 
     config = Config()
     config.set_main_option("script_location", _escaped(HERE))
-    config.set_main_option("path_separator", "newline")
-    versions = [HERE / "versions", *folders]
-    config.set_main_option("version_locations", "\n".join(_escaped(each) for each in versions))
+    # The first name is that of Alembic 1.16 and later, the second of those before.
+    config.set_main_option("path_separator", "os")
+    config.set_main_option("version_path_separator", "os")
+    if folders:
+        versions = [HERE / "versions", *folders]
+        locations = os.pathsep.join(_escaped(each) for each in versions)
+        config.set_main_option("version_locations", locations)
     return config
 
 
