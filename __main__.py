@@ -1,4 +1,4 @@
-"""`python -m simyard` is the program `simyard`."""
+"""`python -m simyard` is `simyard`."""
 
 from __future__ import annotations
 

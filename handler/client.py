@@ -42,6 +42,8 @@ T = TypeVar("T")
 ANSWER_TIMEOUT = 30.0
 RETRY_SECONDS = 20.0
 """How long a service that has gone may take to come back, elsewhere perhaps."""
+RETURN_SECONDS = 5.0
+"""How long a service that was stopped in the middle of a wait may take to be there again."""
 POLL_SECONDS = 30.0
 """How long one waiting request waits before it is repeated."""
 LOG_PIECE = 1 << 20
@@ -90,18 +92,28 @@ class Client:
 
     # -- finding, proving, asking ------------------------------------------------------
 
-    async def open(self, *, start: bool | None = None, revive: bool = True) -> Endpoint:
+    async def open(
+        self, *, start: bool | None = None, revive: bool = True, patience: float = 0.0
+    ) -> Endpoint:
         """Find the service and have it prove itself, where that is not done.
 
         `start` and `revive` say whether one is started where it was stopped, and where it
-        was killed.
+        was killed; `patience` how many seconds it may take to be there again by itself.
         """
         async with self._opening:
             if self._closed:
                 raise UsageError("this client is closed; make a new one")
             if self._session is None:
                 wanted = self._start if start is None else start
-                self._endpoint = await self._locate(wanted, revive=revive and self._start)
+                deadline = time.monotonic() + patience
+                while True:
+                    try:
+                        self._endpoint = await self._locate(wanted, revive=revive and self._start)
+                        break
+                    except NotRunning:
+                        if time.monotonic() >= deadline:
+                            raise
+                    await asyncio.sleep(0.1)
                 self._proven = True
                 self._session = self._new_session()
             assert self._endpoint is not None
@@ -206,7 +218,9 @@ class Client:
         deadline = time.monotonic() + RETRY_SECONDS
         pause = 0.05
         while True:
-            endpoint = await self.open(start=self._start and start)
+            endpoint = await self.open(
+                start=self._start and start, patience=0.0 if start else RETURN_SECONDS
+            )
             session = self._session
             if session is None or session.closed:  # forgotten by another task meanwhile
                 continue
@@ -435,14 +449,19 @@ class Client:
     async def _one_socket(
         self, since: int | None, job_id: str | None, *, start: bool
     ) -> AsyncGenerator[Json, None]:
-        ticket = _object(await self.request("POST", "/api/tickets", safe=True, start=start))
-        query = wire.query_string({"since": since, "job": job_id, "ticket": ticket["ticket"]})
-        endpoint, session = self.endpoint, self._session
+        endpoint = await self.open(
+            start=self._start and start, patience=0.0 if start else RETURN_SECONDS
+        )
+        session = self._session
         if session is None:
             raise ServiceUnavailable("the service has just gone")
+        query = wire.query_string({"since": since, "job": job_id})
         try:
             socket = await session.ws_connect(
-                f"{endpoint.url}/api/events{query}", heartbeat=20, max_msg_size=64 << 20
+                f"{endpoint.url}/api/events{query}",
+                headers={"Authorization": f"Bearer {endpoint.token}"},
+                heartbeat=20,
+                max_msg_size=64 << 20,
             )
         except aiohttp.WSServerHandshakeError as error:
             if error.status == 410:
@@ -450,6 +469,9 @@ class Client:
             if error.status in (401, 403):
                 raise PermissionDenied("the service refuses to tell its events") from None
             raise
+        except (aiohttp.ClientError, SimyardError, OSError) as error:
+            await self._look_again(session)
+            raise ServiceUnavailable(f"the service has gone: {error}") from error
         async with socket:
             async for message in socket:
                 if message.type is aiohttp.WSMsgType.TEXT:

@@ -10,6 +10,7 @@ import asyncio
 import codecs
 import html
 import time
+import warnings
 from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
@@ -237,12 +238,23 @@ class AsyncJobHandle:
     ) -> list[Path]:
         """Fetch files by path or pattern, all where None, into the folder `to`; return the paths.
 
-        Nothing is ever written outside of `to`. A bar is shown on a terminal and in a notebook.
+        All means without those of a working directory of yours on this machine: they are there
+        already. Nothing is ever written outside of `to`. A bar is shown on a terminal and in a
+        notebook.
         """
         from . import download
 
         client = await self._source.client()
-        wanted = download.chosen(await self.files(), [names] if isinstance(names, str) else names)
+        listed = await client.files(self.id)
+        files = list(listed["items"])
+        if names is None and client.endpoint.on_this_host:
+            own = "workdir" not in (await self.info())["spec"]
+            files = [item for item in files if own or not item["path"].startswith("work/")]
+        if listed.get("truncated"):
+            warnings.warn(
+                f"job {self.id} has more files than are listed; some may be missing", stacklevel=2
+            )
+        wanted = download.chosen(files, [names] if isinstance(names, str) else names)
         return await download.fetch(client, self.id, wanted, Path(to), progress=progress)
 
     async def usage(self) -> Json:
@@ -390,7 +402,9 @@ class JobHandle:
     ) -> list[Path]:
         """Fetch files by path or pattern, all where None, into the folder `to`; return the paths.
 
-        Nothing is ever written outside of `to`. A bar is shown on a terminal and in a notebook.
+        All means without those of a working directory of yours on this machine: they are there
+        already. Nothing is ever written outside of `to`. A bar is shown on a terminal and in a
+        notebook.
         """
         return self._portal.call(self._async.download, names, to, progress=progress)
 

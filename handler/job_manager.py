@@ -66,7 +66,7 @@ class JobManager:
         if on_close not in ("handover", "leave"):
             raise InvalidInput(f"on_close is 'handover' or 'leave', not {on_close!r}")
         self.home = home_path(home)
-        self._address = wire.address_given(home, url=url, host=None, port=None)
+        self._address = url or (None if home else os.environ.get("SIMYARD_URL"))
         self._token = token
         self._on_close = on_close
         self._settings = {name: value for name, value in settings.items() if value is not None}
@@ -79,6 +79,8 @@ class JobManager:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._starting = asyncio.Lock()
         self._closed = False
+        self.leaves_by_itself = True
+        """False where somebody else closes it before the process ends."""
 
     def __repr__(self) -> str:
         role = "closed" if self._closed else "hosting" if self._hosted else "client"
@@ -131,9 +133,7 @@ class JobManager:
             return await _opened(Client(self.home, endpoint=Endpoint(self._address, token)))
         if self._address:
             # Without a token of its own, the address must be that of the home's service.
-            found = await in_thread(
-                lambda: wire.connect(self.home, url=self._address).prove()  # closed with it
-            )
+            found = await in_thread(self._endpoint_at_address)
             return await _opened(Client(self.home, endpoint=found))
         client = Client(self.home, flags=as_flags(self._settings), say=_say)
         if detached:
@@ -157,11 +157,16 @@ class JobManager:
                     raise
                 await asyncio.sleep(0.1)
 
+    def _endpoint_at_address(self) -> Endpoint:
+        with wire.connect(self.home, url=self._address) as connection:
+            return connection.endpoint
+
     async def _host(self) -> None:
         from ..service.server import HostedService
 
         self._hosted = await HostedService.start(Path(self.home), self._settings)
-        farewell.register(self)
+        if self.leaves_by_itself:
+            farewell.register(self)
 
     def _warn_of_ignored_settings(self) -> None:
         if self._settings:
@@ -202,7 +207,7 @@ class JobManager:
         left = await self._left()
         with handover.StartLock(self.home) as lock:
             # Whoever looks for a service meanwhile waits for the holder of this lock.
-            while not lock.try_acquire():
+            while not lock.try_acquire():  # noqa: ASYNC110  another process has nothing to await
                 await asyncio.sleep(0.05)
             await self._stop_hosted()
             _say(f"simyard: {left}; a service in the background goes on ('simyard status')")

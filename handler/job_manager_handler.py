@@ -7,19 +7,21 @@ per method, with the same signature (a test compares them).
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable, Iterator, Sequence
-from typing import Any
+from collections.abc import Callable, Coroutine, Iterable, Iterator, Sequence
+from typing import Any, TypeVar
 
-from typing_extensions import Self, Unpack
+from typing_extensions import ParamSpec, Self, Unpack
 
 from . import farewell
 from .client import Json
-from .job_handle import JobHandle
+from .job_handle import AsyncJobHandle, JobHandle
 from .job_manager import HOST, PORT, JobManager, OnClose, id_of
 from .loop_thread import LoopThread
 from .spec_fields import PathLike, SpecFields, Work
 
 Jobs = str | int | JobHandle
+P = ParamSpec("P")
+T = TypeVar("T")
 
 
 class JobManagerHandler:
@@ -49,6 +51,7 @@ class JobManagerHandler:
         self._manager = JobManager(
             home, url=url, token=token, host=host, port=port, on_close=on_close, **settings
         )
+        self._manager.leaves_by_itself = False
         self._portal = LoopThread()
         self._closed = False
 
@@ -73,10 +76,7 @@ class JobManagerHandler:
         With `detached` the service is a process of its own from the start, so that a busy
         kernel does not slow it down.
         """
-        url = self._portal.call(self._manager.start_service, detached)
-        farewell.unregister(self)
-        farewell.register(self)
-        return url
+        return self._call(self._manager.start_service, detached)
 
     def close(self) -> None:
         """Hang up and join the thread; a hosted service with jobs left is handed over. Idempotent."""
@@ -95,6 +95,16 @@ class JobManagerHandler:
         finally:
             with contextlib.suppress(Exception):
                 self._portal.stop()
+
+    def _call(
+        self, function: Callable[P, Coroutine[Any, Any, T]], *args: P.args, **kwargs: P.kwargs
+    ) -> T:
+        if not self._portal.alive and not self._closed:
+            farewell.register(self)
+        return self._portal.call(function, *args, **kwargs)
+
+    def _held(self, handle: AsyncJobHandle) -> JobHandle:
+        return JobHandle(self._portal, handle)
 
     def submit_job(self, spec: Work, priority: int | None = None) -> str:
         """Submit a `JobSpec` (or its fields, or a command as a list); return the job's id.
@@ -190,7 +200,7 @@ class JobManagerHandler:
     ) -> Iterator[JobHandle]:
         """Yield each of `jobs` as it ends, in whatever way; `WaitTimeout` after `timeout` seconds."""
         given = [job._async if isinstance(job, JobHandle) else job for job in jobs]
-        self.start_service()
+        self._call(self._manager.start_service)
         for handle in self._portal.iterate(lambda: self._manager.as_completed(given, timeout)):
             yield self._held(handle)
 

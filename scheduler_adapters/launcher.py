@@ -108,6 +108,7 @@ class Records:
         self._file = -1
         self._lines: list[str] = []
         self._unwritten = b""
+        self._refused = False
 
     def path(self, generation: int) -> str:
         return os.path.join(self.folder, f"{generation:08d}.log")
@@ -152,8 +153,13 @@ class Records:
             if self._sync:
                 os.fdatasync(self._file)
         except OSError as error:
-            log("records cannot be written, trying again: %s", error)
+            if not self._refused:
+                log("records cannot be written, trying again until they can: %s", error)
+            self._refused = True
             return False
+        if self._refused:
+            log("records can be written again")
+            self._refused = False
         return True
 
     @property

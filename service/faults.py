@@ -20,7 +20,6 @@ POINTS = frozenset(
         "report.committed",
         "cancel.committed",
         "cancel.sent",
-        "retry.committed",
         "shutdown.begun",
     }
 )

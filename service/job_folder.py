@@ -336,9 +336,12 @@ def _raise_if_full(error: OSError) -> None:
 
 def _stage(staged: StagedFile, workdir: Path) -> None:
     target = workdir / staged.name
-    target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     if not target.parent.resolve().is_relative_to(workdir.resolve()):
         raise InvalidInput(f"{staged.name} leads out of the working directory through a link")
+    for outer in reversed(PurePosixPath(staged.name).parents[:-1]):
+        # Not by mkdir(parents=True), which gives its mode to the last one only.
+        if not (workdir / outer).is_dir():
+            (workdir / outer).mkdir(mode=0o700)
     if target.is_dir() and not target.is_symlink():
         raise InvalidInput(f"there is a folder where the file {staged.name} is to be put")
     if staged.source is None:

@@ -118,6 +118,9 @@ class Manager:
         ]
         await self._adapter.open(self._follower.take, cursor=self._store.meta(CURSOR), known=known)
         await self._dispatcher.take_back(yard.live(JobState.SUBMITTING))
+        for entry in out_there:
+            if entry.job.cancel_requested:
+                await self._end_outside(entry)
         await self._intake.resume_dependencies()
         batch = Batch()
         yard.note(batch, "service.started", data={"host": socket.gethostname()})

@@ -47,7 +47,6 @@ _SECURITY_HEADERS = {
     "Cross-Origin-Resource-Policy": "same-origin",
     "Permissions-Policy": "camera=(), geolocation=(), microphone=(), payment=(), usb=()",
     "Cache-Control": "no-store",
-    "Server": "simyard",
 }
 """An answer may set its own; only what it does not say is filled in."""
 
@@ -56,6 +55,7 @@ async def harden(request: web.Request, response: web.StreamResponse) -> None:
     """Put the security headers on an answer; a signal of the application."""
     for name, value in _SECURITY_HEADERS.items():
         response.headers.setdefault(name, value)
+    response.headers["Server"] = "simyard"
     if REQUEST_ID in request:
         response.headers["X-Request-ID"] = request[REQUEST_ID]
 

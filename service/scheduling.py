@@ -182,13 +182,15 @@ class _Round:
                 break
             if self._is_exhausted():
                 break
+            rest: Iterator[Ready] | None = None
             if head is not None and (not following or head < following[0][0]):
-                entry, rest = head, iter(head.shape.ranking)
-                next(rest)
+                entry = head
                 head = next(heads, None)
             else:
                 entry, rest = heappop(following)
             if self._consider(entry):
+                if rest is None:
+                    rest = islice(entry.shape.ranking, 1, None)
                 after = next(rest, None)
                 if after is not None:
                     heappush(following, (after, rest))
@@ -221,13 +223,14 @@ class _Round:
                 return self._pass_over(entry)
         needs = shape.needs_for(entry.request)
         left = self._left
-        lacks = [name for name, count in needs if left.get(name, count) < count]
-        if lacks:
-            if DISK in lacks:
-                self._recheck = True
-            if shape.target not in self._first and self._is_held_by_jobs(needs):
-                self._stall(entry, lacks)
-            return False
+        for name, count in needs:
+            if left.get(name, count) < count:
+                if name == DISK:
+                    # The last of the needs: it is lacking nothing else.
+                    self._recheck = True
+                if shape.target not in self._first and self._is_held_by_jobs(needs):
+                    self._stall(entry, [n for n, c in needs if left.get(n, c) < c])
+                return False
         ends_by = math.inf if entry.walltime is None else self._now + entry.walltime
         for reservation in self._reservations:
             if not reservation.admits(needs, ends_by):

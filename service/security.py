@@ -168,7 +168,7 @@ class Addresses:
         if name.count(":") > 1 and not name.startswith("["):
             name = f"[{name}]"
         match = _AUTHORITY.match(name)
-        if match is None or name.rstrip(":0123456789").endswith("."):
+        if match is None or match[1].endswith("."):
             raise InvalidInput(f"{name!r} is not a host name by which the service can be addressed")
         if match[2] is not None:
             self._allowed.add(name)

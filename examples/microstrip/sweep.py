@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, Progress, TextColumn
 from rich.table import Table
 
 from simyard import JobFailed, JobHandle, JobManagerHandler
@@ -89,39 +89,26 @@ def percent(task: JobHandle) -> int:
 
 
 def watch(cases: Sequence[Case], console: Console) -> None:
-    """Show the sweep at work until every job is over."""
+    """Show the sweep at work until every job is over: bars on a terminal, else lines."""
     columns = (
-        TextColumn("{task.description:<28}"),
+        TextColumn("{task.description}"),
         BarColumn(bar_width=36),
         TextColumn("{task.percentage:>3.0f} %"),
         TextColumn("{task.fields[state]}"),
     )
-    total = Progress(
-        TextColumn("{task.description:<28}"),
-        BarColumn(bar_width=36),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        console=console,
-    )
-    each = Progress(*columns, console=console)
-    with total if not console.is_terminal else each as progress:
-        bars = {
-            case.task.id: progress.add_task(case.label, total=100, state="")
-            for case in (cases if console.is_terminal else [])
-        }
-        waiting = list(cases)
+    waiting = list(cases)
+    with Progress(*columns, console=console, disable=not console.is_terminal) as bars:
+        bar = {case.label: bars.add_task(case.label, total=100, state="") for case in cases}
         while waiting:
             for case in list(waiting):
                 state = case.task.status()
-                if bars:
-                    done = 100 if state == "completed" else 0
-                    done = percent(case.task) if state == "running" else done
-                    progress.update(bars[case.task.id], completed=done, state=state)
+                done = percent(case.task) if state == "running" else 100 * (state == "completed")
+                bars.update(bar[case.label], completed=done, state=state)
                 if state in OVER:
                     waiting.remove(case)
-                    if not bars:
-                        left = len(cases) - len(waiting)
-                        console.print(f"[{left}/{len(cases)}] {case.label}: {state}", markup=False)
+                    if not console.is_terminal:
+                        over = len(cases) - len(waiting)
+                        console.print(f"{over} of {len(cases)}: {case.label} {state}")
             time.sleep(0.2 if waiting else 0)
 
 
@@ -186,15 +173,14 @@ def write_csv(path: Path, results: Sequence[dict[str, Any]]) -> None:
 
 def plot(path: Path, results: Sequence[dict[str, Any]]) -> None:
     """Draw S11 over frequency, and the resonance over the block's length, with theory."""
-    import matplotlib as mpl
+    from matplotlib import colormaps
+    from matplotlib.figure import Figure
 
-    mpl.use("Agg")
-    from matplotlib import pyplot
-
-    figure, (left, right) = pyplot.subplots(1, 2, figsize=(12, 4.8), layout="constrained")
+    figure = Figure(figsize=(12, 4.8), layout="constrained")
+    left, right = figure.subplots(1, 2)
     materials = sorted({result["eps"] for result in results})
     shown = [result for result in results if result["eps"] == materials[-1]]
-    colours = pyplot.get_cmap("viridis")
+    colours = colormaps["viridis"]
     for index, result in enumerate(shown):
         colour = colours(index / max(1, len(shown)))
         label = f"{result['length_mm']:g} mm"
@@ -212,7 +198,6 @@ def plot(path: Path, results: Sequence[dict[str, Any]]) -> None:
     right.set_title("dotted: c / (2 length √eps)")
     right.legend()
     figure.savefig(path, dpi=120)
-    pyplot.close(figure)
 
 
 def run(

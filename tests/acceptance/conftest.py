@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -63,6 +63,13 @@ class Shell:
         assert ended.code == 0, ended.err
         return json.loads(ended.out)
 
+    def wait_until_running(self, job_id: str) -> None:
+        """Return once a job runs; fail where it does not in time."""
+        deadline = time.monotonic() + PATIENCE
+        while (job := self.job(job_id))["state"] != "running":
+            assert time.monotonic() < deadline, f"job {job_id} does not start: {job}"
+            time.sleep(0.05)
+
     def run(
         self,
         module: str,
@@ -115,15 +122,6 @@ class Shell:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
             raise AssertionError(f"the service could not be stopped: {ended.err}")
-
-
-def wait_until(condition: Callable[[], Any], what: str, patience: float = PATIENCE) -> Any:
-    """Return the first true value of `condition`; fail after `patience` seconds."""
-    deadline = time.monotonic() + patience
-    while not (value := condition()):
-        assert time.monotonic() < deadline, f"waited {patience} s in vain: {what}"
-        time.sleep(0.05)
-    return value
 
 
 @pytest.fixture

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import re
+import subprocess
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 import pytest
 
@@ -59,6 +60,19 @@ def test_a_code_opens_the_dashboard_once_and_leaves_the_address(stranger: Visito
     api.expect(stranger.page.locator(".login")).to_contain_text("does not work any more")
     assert [text for text in stranger.complaints if "401" in text]
     stranger.complaints.clear()
+
+
+def test_the_file_that_the_shell_makes_lets_a_browser_in(stranger: Visitor) -> None:
+    home = stranger.service.home
+    command = [sys.executable, "-m", "simyard", "dashboard", "--no-open", "--quiet"]
+    done = subprocess.run(
+        [*command, "--home", str(home)], capture_output=True, text=True, timeout=60, check=True
+    )
+    address = done.stdout.strip()
+    assert Path(unquote(urlsplit(address).path)).stat().st_mode & 0o077 == 0
+    stranger.page.goto(address)
+    api.expect(stranger.page.locator("#link-state")).to_have_text("live")
+    assert "code=" not in stranger.page.url
 
 
 def test_nothing_is_asked_of_another_host(visitor: Visitor) -> None:

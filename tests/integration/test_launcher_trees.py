@@ -157,6 +157,22 @@ async def test_what_is_polite_gets_the_grace_it_was_promised(yard: Yard) -> None
     assert "saved" in yard.out("a")
 
 
+async def test_a_stopped_job_hears_the_polite_signal(yard: Yard) -> None:
+    await yard.open()
+    script = "trap 'echo heard; exit 4' TERM; kill -STOP $$; sleep 60"
+    await yard.submit("a", "sh", "-c", script, grace=60)
+
+    def stopped() -> bool:
+        started = yard.of("a", ReportKind.STARTED)
+        process = processes.read_process(int(started[0].native_id or 0)) if started else None
+        return process is not None and process.state == "T"
+
+    await yard.until(stopped)
+    await yard.cancel("a")
+    assert (await yard.ending("a")).exit_code == 4
+    assert yard.out("a") == "heard\n"
+
+
 async def test_a_second_cancel_may_shorten_the_grace(yard: Yard) -> None:
     await yard.open()
     await yard.submit("a", "sh", "-c", "trap '' TERM; echo; while :; do sleep 0.1; done", grace=60)

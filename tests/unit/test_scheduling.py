@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from simyard.scheduler_adapters.contract import ResourceRequest
 from simyard.service import ready_queue, scheduling
-from simyard.service.resources import HostFacts, Ledger, Limits, capacity
+from simyard.service.resources import HostFacts, Ledger, Limits, beyond, capacity
 from simyard.service.scheduling import (
     Decision,
     Policy,
@@ -162,7 +162,7 @@ def test_what_does_not_fit_waits_and_the_rest_passes_it() -> None:
 
 def test_licences_are_counted_wherever_they_are_used() -> None:
     yard = Yard(Limits(licenses={"hfss": 2}))
-    hfss = {"licenses": (("hfss", 1),)}
+    hfss: dict[str, Any] = {"licenses": (("hfss", 1),)}
     a, b, c = yard.add(**hfss), yard.add(**hfss, target="slurm"), yard.add(**hfss)
     free = yard.add()
     assert yard.start() == [a, b, free]
@@ -339,7 +339,8 @@ def test_whatever_happens_a_start_never_exceeds_a_limit(
         assert len(gpu_ids) == len(set(gpu_ids))
         for job_id in yard.queue.in_order():
             assert yard.why(job_id)
-        heads = sorted(s.ranking.first for s in yard.queue.shapes.values() if s.ranking)
+        firsts = [shape.ranking.first for shape in yard.queue.shapes.values()]
+        heads = sorted(first for first in firsts if first is not None)
         assert list(yard.queue.heads) == heads
 
 
@@ -677,7 +678,7 @@ def test_each_reason_is_said_in_plain_words() -> None:
     for _ in range(3):
         yard.add(cores=2, memory=2 * GIB)
     yard.start()
-    reasons = {
+    reasons: dict[str, dict[str, Any]] = {
         "waits for 3 cores: 6 of 8 in use by 3 jobs": {"cores": 3},
         "waits for 3 GiB of memory: 6 GiB of 8 GiB in use by 3 jobs": {"memory": 3 * GIB},
         "waits for 6 GiB of disk: 10 GiB free, 5 GiB must stay free": {"disk": 6 * GIB},
@@ -737,15 +738,16 @@ def test_a_decision_looks_at_shapes_and_starts_not_at_jobs(
     assert len(yard.queue.shapes) == 20
     looked_at: list[int] = []
     consider = scheduling._Round._consider
-    monkeypatch.setattr(
-        scheduling._Round,
-        "_consider",
-        lambda self, entry: looked_at.append(entry.id) or consider(self, entry),
-    )
-    created: list[object] = []
-    monkeypatch.setattr(
-        ready_queue, "needs_of", lambda *args: created.append(args) or pytest.fail("per job")
-    )
+
+    def counted(self: scheduling._Round, entry: ready_queue.Ready) -> bool:
+        looked_at.append(entry.id)
+        return consider(self, entry)
+
+    def per_job(*_: object) -> None:
+        pytest.fail("the needs of a job were worked out anew")
+
+    monkeypatch.setattr(scheduling._Round, "_consider", counted)
+    monkeypatch.setattr(ready_queue, "needs_of", per_job)
     for _ in range(50):
         looked_at.clear()
         started = yard.start()
@@ -762,12 +764,13 @@ def test_a_million_impossible_jobs_cost_two_questions(monkeypatch: pytest.Monkey
     for _ in range(100_000):
         yard.add(memory=4 * GIB)
     small = yard.add(memory=GIB // 2)
-    asked: list[object] = []
-    beyond = scheduling.beyond
-    monkeypatch.setattr(
-        scheduling,
-        "beyond",
-        lambda *args, **names: asked.append(args) or beyond(*args, **names),
-    )
+    asked = 0
+
+    def counted(*args: Any, **names: Any) -> str | None:
+        nonlocal asked
+        asked += 1
+        return beyond(*args, **names)
+
+    monkeypatch.setattr(scheduling, "beyond", counted)
     assert yard.start() == [small]
-    assert len(asked) <= 4
+    assert asked <= 4

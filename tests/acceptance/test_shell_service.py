@@ -1,0 +1,156 @@
+"""The service as the shell starts and stops it, and what a newcomer does wrong around it."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+from pathlib import Path
+
+import pytest
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from conftest import Shell
+
+
+def test_the_first_submission_starts_a_service_and_says_so(shell: Shell) -> None:
+    ended = shell.submit_job("--wait", "--", "sh", "-c", "exit 5")
+    assert ended.code == 5
+    assert ended.out == "1\n"
+    assert "starting a service in the background" in ended.err
+    assert shell.endpoint() is not None
+    assert "starting" not in shell.submit_job("--", "true").err
+
+
+def test_a_service_is_started_detached_found_and_stopped(shell: Shell) -> None:
+    ended = shell.simyard("serve", "--detach", "--port", "0")
+    assert ended.code == 0, ended.err
+    facts = shell.endpoint()
+    assert ended.out == f"{facts['url']}\n"
+    again = shell.simyard("serve", "--detach")
+    assert (again.code, again.out) == (0, ended.out)
+    assert "runs already" in again.err
+    other = shell.simyard("serve", "--detach", "--max-cores", "1")
+    assert other.code == 1
+    assert "keeps its settings" in other.err
+    stopped = shell.simyard("stop")
+    assert (stopped.code, stopped.err) == (0, "stopped\n")
+    assert not Path(f"/proc/{facts['pid']}").exists()
+    assert shell.endpoint() is None
+    assert shell.simyard("status").code == 3
+
+
+def test_stopping_leaves_running_jobs_alone_and_says_so(shell: Shell) -> None:
+    release = shell.cwd / "release"
+    waiting = f"until [ -e {release} ]; do sleep 0.05; done; exit 6"
+    job_id = shell.submit("--", "sh", "-c", waiting)
+    shell.wait_until_running(job_id)
+    stopped = shell.simyard("stop")
+    assert (stopped.code, stopped.err) == (0, "stopped; 1 job goes on running\n")
+    release.touch()
+    assert shell.simyard("serve", "--detach").code == 0
+    assert shell.simyard("wait", job_id).code == 6
+
+
+def test_stopping_with_the_jobs_leaves_nothing_running(shell: Shell) -> None:
+    running = shell.submit("--", "sleep", "60")
+    held = shell.submit("--hold", "--", "sleep", "60")
+    shell.wait_until_running(running)
+    stopped = shell.simyard("stop", "--jobs")
+    assert (stopped.code, stopped.err) == (0, "stopped; 2 jobs were cancelled\n")
+    assert shell.simyard("serve", "--detach").code == 0
+    assert [shell.job(job_id)["state"] for job_id in (running, held)] == ["cancelled"] * 2
+
+
+def test_waiting_survives_a_service_that_is_killed_and_comes_back(shell: Shell) -> None:
+    release = shell.cwd / "release"
+    waiting = f"until [ -e {release} ]; do sleep 0.05; done; exit 6"
+    job_id = shell.submit("--", "sh", "-c", waiting)
+    shell.wait_until_running(job_id)
+    process = shell.start("simyard", "wait", job_id)
+    os.kill(shell.endpoint()["pid"], signal.SIGKILL)
+    release.touch()
+    assert shell.simyard("serve", "--detach").code == 0
+    with process:
+        assert process.wait(60) == 6
+
+
+def test_the_foreground_service_says_where_it_is_and_ends_on_a_signal(shell: Shell) -> None:
+    process = shell.start("simyard", "serve", "--port", "0")
+    assert process.stderr is not None
+    with process:
+        line = process.stderr.readline().decode()
+        assert str(shell.home) in line
+        assert shell.endpoint()["url"] in line
+        process.send_signal(signal.SIGINT)
+        assert process.wait(30) == 0
+
+
+def test_a_port_that_is_taken_is_named_with_the_remedy(shell: Shell) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        number = str(taken.getsockname()[1])
+        for words in (["serve", "--detach"], ["serve"]):
+            ended = shell.simyard(*words, "--port", number)
+            assert (ended.code, ended.out) == (1, "")
+            assert number in ended.err
+            assert "--port" in ended.err
+        ended = shell.submit_job("--port", number, "--", "true")
+        assert (ended.code, ended.out) == (1, "")
+        assert number in ended.err
+
+
+def test_a_second_service_on_one_home_is_refused(shell: Shell) -> None:
+    shell.simyard("serve", "--detach")
+    ended = shell.simyard("serve", "--port", "0")
+    assert ended.code == 1
+    assert f"process {shell.endpoint()['pid']}" in ended.err
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--max-memory", "much"], "max_memory"),
+        (["--host", "0.0.0.0"], "--allow-remote"),
+        (["--log-level", "loud"], "log_level"),
+    ],
+)
+def test_a_bad_setting_is_told_by_the_detached_service_too(
+    shell: Shell, words: list[str], said: str
+) -> None:
+    ended = shell.simyard("serve", "--detach", *words)
+    assert (ended.code, ended.out) == (1, "")
+    assert said in ended.err
+    assert shell.endpoint() is None
+
+
+def test_a_home_that_is_a_file_is_refused(shell: Shell) -> None:
+    shell.home.write_text("")
+    for run in (lambda: shell.simyard("serve", "--detach"), lambda: shell.submit_job("--", "true")):
+        ended = run()
+        assert ended.code == 1
+        assert "--home" in ended.err
+
+
+@pytest.mark.skipif(os.name != "posix" or os.geteuid() == 0, reason="root may write anywhere")
+def test_a_home_without_permission_is_refused(shell: Shell) -> None:
+    shell.home.mkdir(mode=0o500)
+    for run in (lambda: shell.simyard("serve", "--detach"), lambda: shell.submit_job("--", "true")):
+        ended = run()
+        assert ended.code in (1, 3)
+        assert str(shell.home) in ended.err
+
+
+def test_a_wrong_token_or_address_is_told_apart_from_no_service(shell: Shell) -> None:
+    shell.simyard("serve", "--detach")
+    url = shell.endpoint()["url"]
+    ended = shell.simyard("jobs", "--url", url, env={"SIMYARD_TOKEN": "wrong"})
+    assert ended.code == 3
+    assert "did not prove" in ended.err
+    ended = shell.simyard("jobs", "--url", "http://127.0.0.1:1", env={"SIMYARD_TOKEN": "x"})
+    assert ended.code == 3
+    assert "nothing answers at http://127.0.0.1:1" in ended.err
+    token = shell.endpoint()["token"]
+    ended = shell.simyard("jobs", "--url", url, "--json", env={"SIMYARD_TOKEN": token})
+    assert json.loads(ended.out) == {"items": []}
