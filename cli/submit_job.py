@@ -99,9 +99,20 @@ def _run(words: list[str], program: str) -> int:
             job = connection.submit(body)
         except InvalidInput as error:
             raise _named_as_options(error) from error
-        if not (options.wait and options.json):
-            output.write(output.to_json(job) if options.json else f"{job['id']}\n")
-        return _wait(connection, job, options) if options.wait else 0
+        except KeyboardInterrupt:
+            raise Ending(
+                INTERRUPTED, "interrupted; 'simyard jobs' tells whether the job was accepted"
+            ) from None
+        try:
+            if not (options.wait and options.json):
+                output.write(output.to_json(job) if options.json else f"{job['id']}\n")
+            return _wait(connection, job, options) if options.wait else 0
+        except KeyboardInterrupt:
+            raise Ending(
+                INTERRUPTED,
+                f"stopped waiting; job {job['id']} goes on. 'simyard wait {job['id']}' waits "
+                f"again, 'simyard cancel {job['id']}' ends it",
+            ) from None
 
 
 def _split(words: list[str], program: str) -> tuple[argparse.Namespace, list[str]]:
@@ -188,14 +199,7 @@ def _wait(connection: Connection, job: dict[str, Any], options: argparse.Namespa
     from .following import describe, exit_status, wait_for
 
     job_id = job["id"]
-    try:
-        (ended,) = wait_for(connection, [job_id], quiet=options.quiet)
-    except KeyboardInterrupt:
-        raise Ending(
-            INTERRUPTED,
-            f"stopped waiting; job {job_id} goes on. 'simyard wait {job_id}' waits again, "
-            f"'simyard cancel {job_id}' ends it",
-        ) from None
+    (ended,) = wait_for(connection, [job_id], quiet=options.quiet)
     if options.json:
         output.write(output.to_json(ended))
     if ended["state"] != "completed" and not options.quiet:

@@ -700,8 +700,14 @@ class Launcher:
             return False
         if job in self.ready:
             self.ready.remove(job)
-        if job.after is not None and job in self.followers.get(job.after, ()):
-            self.followers[job.after].remove(job)
+        before = self.followers.get(job.after, []) if job.after is not None else []
+        if job in before:
+            before.remove(job)
+            # Who waited for this one now waits for the one before it: the grant is still in use.
+            heirs = self.followers.pop(tag, [])
+            for heir in heirs:
+                heir.after = job.after
+            before += heirs
         self.records.add({"r": "withdrawn", "tag": tag, "t": time.time()})
         self._release(job)
         return True

@@ -41,20 +41,19 @@ Needs = tuple[tuple[str, int], ...]
 
 def needs_of(request: ResourceRequest, target: str = LOCAL) -> Needs:
     """Return what a job of `request` occupies while it runs on `target`."""
-    if target == LOCAL:
-        amounts = (
-            (JOBS, 1),
-            (CORES, request.cores),
-            (MEMORY, request.memory),
-            (GPUS, request.gpus),
-            (DISK, request.disk),
-        )
-        needs = tuple(item for item in amounts if item[1] > 0)
-    else:
-        needs = ((SUBMITTED + target, 1),)
-    if request.licenses:
-        needs += tuple((LICENSE + name, count) for name, count in request.licenses)
-    return needs
+    licenses = [(LICENSE + name, count) for name, count in request.licenses]
+    if target != LOCAL:
+        return ((SUBMITTED + target, 1), *licenses)
+    needs = [(JOBS, 1), (CORES, request.cores)]
+    if request.memory:
+        needs.append((MEMORY, request.memory))
+    if request.gpus:
+        needs.append((GPUS, request.gpus))
+    needs += licenses
+    if request.disk:
+        # The last one, so that it is seen where nothing but the host's disk is lacking.
+        needs.append((DISK, request.disk))
+    return tuple(needs)
 
 
 def size_class(size: int) -> int:

@@ -226,7 +226,7 @@ class _Round:
         for name, count in needs:
             if left.get(name, count) < count:
                 if name == DISK:
-                    # The last of the needs: it is lacking nothing else.
+                    # It comes last among the needs: nothing else is lacking.
                     self._recheck = True
                 if shape.target not in self._first and self._is_held_by_jobs(needs):
                     self._stall(entry, [n for n, c in needs if left.get(n, c) < c])

@@ -48,7 +48,7 @@ def run(options: argparse.Namespace) -> int:
         limits, in_use = before["limits"], before.get("in_use") or {}
         if options.set:
             pairs = [item for items in options.set for item in items]
-            limits = connection.request("PUT", "/api/limits", json=changes(pairs, limits))
+            limits = connection.request("PUT", "/api/limits", json=changes(pairs))
     if options.json:
         output.write(output.to_json(limits))
     elif not options.quiet:
@@ -58,8 +58,8 @@ def run(options: argparse.Namespace) -> int:
     return 0
 
 
-def changes(pairs: list[tuple[str, str]], limits: dict[str, Any]) -> dict[str, Any]:
-    """Return what `pairs` change, the counters merged with those in force."""
+def changes(pairs: list[tuple[str, str]]) -> dict[str, Any]:
+    """Return what `pairs` change; the service merges it, None takes a limit or counter away."""
     found: dict[str, Any] = {}
     for name, text in pairs:
         name, dot, inner = name.partition(".")
@@ -67,14 +67,10 @@ def changes(pairs: list[tuple[str, str]], limits: dict[str, Any]) -> dict[str, A
             if name == "licenses":
                 raise UsageError("name the licence too, such as --set licenses.hfss=2")
             found[name] = _value(text)
-            continue
-        if name != "licenses":
-            raise UsageError(f"{name!r} has no parts; write --set {name}={text}")
-        counters = found.setdefault("licenses", dict(limits.get("licenses") or {}))
-        if text.lower() in _NO_LIMIT:
-            counters.pop(inner, None)
+        elif name == "licenses":
+            found.setdefault("licenses", {})[inner] = _value(text)
         else:
-            counters[inner] = _value(text)
+            raise UsageError(f"{name!r} has no parts; write --set {name}={text}")
     return found
 
 

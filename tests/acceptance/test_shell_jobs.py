@@ -266,7 +266,7 @@ def test_the_dashboard_is_there_behind_the_file(live_shell: Shell, live_home: Pa
 
 
 def test_a_reader_that_goes_away_is_no_failure_of_ours(live_shell: Shell) -> None:
-    job_id = live_shell.submit_job("--wait", "--", PYTHON, "-c", "print('x' * 1000000)").out.strip()
+    job_id = live_shell.submit_job("--wait", "--", PYTHON, "-c", "print('x' * 8000000)").out.strip()
     process = live_shell.start("simyard", "logs", job_id)
     assert process.stdout is not None
     assert process.stderr is not None

@@ -110,8 +110,8 @@ def own_service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveServic
 
 def _tab(browser: Any, service: LiveService) -> Iterator[Visitor]:
     context = browser.new_context(viewport={"width": 1280, "height": 800}, accept_downloads=True)
-    context.set_default_timeout(4_000)
-    playwright_api.expect.set_options(timeout=4_000)
+    context.set_default_timeout(20_000)
+    playwright_api.expect.set_options(timeout=20_000)
     visitor = Visitor(context.new_page(), service)
     yield visitor
     context.close()

@@ -199,6 +199,20 @@ async def test_withdrawing_answers_exactly_what_never_starts(yard: Yard) -> None
     assert not yard.of("b", ReportKind.STARTED)
 
 
+async def test_whoever_waited_for_a_withdrawn_one_goes_on_waiting(yard: Yard) -> None:
+    adapter = await yard.open()
+    await yard.submit("a", "sleep", "60")
+    await yard.submit("b", "true", after="a")
+    await yard.submit("c", "true", after="b")
+    await yard.report("a", ReportKind.STARTED)
+    await adapter.withdraw([yard.tag("b")])
+    await yard.submit("other", "true")
+    await yard.ending("other")
+    assert not yard.of("c", ReportKind.STARTING), "its grant is still in use"
+    await yard.cancel("a")
+    assert (await yard.ending("c")).exit_code == 0
+
+
 async def test_cancelling_what_has_not_started_withdraws_it(yard: Yard) -> None:
     await yard.open()
     await yard.submit("a", "sleep", "60")

@@ -455,17 +455,16 @@ def test_priorities_may_be_negative(service: FakeService, simyard: Run) -> None:
     assert service.asked[0][1] == {"priority": -5}
 
 
-def test_limits_change_one_counter_and_leave_the_others() -> None:
+def test_limits_name_only_what_changes() -> None:
     pairs = [("max_cores", "4"), ("max_memory", "12 GiB"), ("licenses.hfss", "2")]
-    before = {"licenses": {"crystal": 1, "hfss": 1}}
-    assert limits.changes(pairs, before) == {
+    assert limits.changes([*pairs, ("licenses.old", "none")]) == {
         "max_cores": 4,
         "max_memory": "12 GiB",
-        "licenses": {"crystal": 1, "hfss": 2},
+        "licenses": {"hfss": 2, "old": None},
     }
-    assert limits.changes([("max_cpu_percent", "none")], {}) == {"max_cpu_percent": None}
+    assert limits.changes([("max_cpu_percent", "none")]) == {"max_cpu_percent": None}
     with pytest.raises(UsageError, match="name the licence too"):
-        limits.changes([("licenses", "2")], {})
+        limits.changes([("licenses", "2")])
 
 
 # -- logs and files --------------------------------------------------------------------

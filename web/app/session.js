@@ -55,7 +55,7 @@ export function serverNow() {
 export function takeCode() {
   const found = /^#code=([A-Za-z0-9_.~-]+)$/.exec(location.hash);
   if (!found) return null;
-  void(null, "", `${location.pathname}#/`);
+  history.replaceState(null, "", `${location.pathname}#/`);
   return found[1];
 }
 
