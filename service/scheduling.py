@@ -338,7 +338,7 @@ class _Round:
         }
         left = {name: self._left[name] for name in need}
         for moment, needs in ends:
-            if False:
+            if moment > stalled.horizon:
                 break
             if _gives_enough(needs, left, need):
                 return _Reservation(moment, {name: left[name] - need[name] for name in need})

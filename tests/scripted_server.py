@@ -43,12 +43,6 @@ class ScriptedServer:
         self._accepting = threading.Thread(target=self._accept, daemon=True)
         self._accepting.start()
 
-    def __enter__(self) -> ScriptedServer:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
     def close(self) -> None:
         """Hang up on everybody and be gone."""
         for one in (self._listener, *self._open):
@@ -59,6 +53,11 @@ class ScriptedServer:
             one.close()
         for thread in (self._accepting, *self._threads):
             thread.join(5)
+
+    @property
+    def connection(self) -> socket.socket:
+        """The newest connection."""
+        return self._open[-1]
 
     def _accept(self) -> None:
         while True:

@@ -38,6 +38,8 @@ def run(options: argparse.Namespace) -> int:
             cancelled = _cancel_all(connection) if options.jobs else 0
             states = connection.request("GET", "/api/resources").get("states") or {}
     except ServiceUnavailable as error:
+        if gone(pid):
+            return _report(options, {"stopped": False, "home": home}, f"no service runs for {home}")
         raise Ending(
             NOT_REACHABLE,
             f"the service does not answer ({error.message}); it was not touched. If process {pid} "

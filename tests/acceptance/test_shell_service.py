@@ -6,9 +6,10 @@ import json
 import os
 import signal
 import socket
-from pathlib import Path
 
 import pytest
+
+from simyard.cli.commands.stop import gone
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -37,7 +38,7 @@ def test_a_service_is_started_detached_found_and_stopped(shell: Shell) -> None:
     assert "keeps its settings" in other.err
     stopped = shell.simyard("stop")
     assert (stopped.code, stopped.err) == (0, "stopped\n")
-    assert not Path(f"/proc/{facts['pid']}").exists()
+    assert gone(facts["pid"])
     assert shell.endpoint() is None
     assert shell.simyard("status").code == 3
 
@@ -62,6 +63,18 @@ def test_stopping_with_the_jobs_leaves_nothing_running(shell: Shell) -> None:
     assert (stopped.code, stopped.err) == (0, "stopped; 2 jobs were cancelled\n")
     assert shell.simyard("serve", "--detach").code == 0
     assert [shell.job(job_id)["state"] for job_id in (running, held)] == ["cancelled"] * 2
+
+
+def test_a_service_that_was_killed_is_told_as_none(shell: Shell) -> None:
+    shell.simyard("serve", "--detach")
+    pid = shell.endpoint()["pid"]
+    os.kill(pid, signal.SIGKILL)
+    stopped = shell.simyard("stop")
+    assert stopped.code == 0
+    assert "no service runs" in stopped.err
+    ended = shell.simyard("jobs")
+    assert ended.code == 3
+    assert "simyard serve --detach" in ended.err
 
 
 def test_waiting_survives_a_service_that_is_killed_and_comes_back(shell: Shell) -> None:
