@@ -29,7 +29,7 @@ def chosen(files: Sequence[dict[str, Any]], names: Sequence[str] | None) -> list
 
     Raises `NotFound` for a name that fits none.
     """
-    plain = [item for item in files if item.get("kind") not in ("folder", "directory", "dir")]
+    plain = [item for item in files if item.get("kind") == "file"]  # no links, no pipes
     if names is None:
         return plain
     found: dict[str, dict[str, Any]] = {}

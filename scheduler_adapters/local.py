@@ -40,7 +40,6 @@ Result = TypeVar("Result")
 CONNECT_TIMEOUT = 20.0
 MAX_OVERRIDES = 24
 """Environments that differ from a known one in more variables are sent whole."""
-_OVER = frozenset({ReportKind.ENDED, ReportKind.CLEARED, ReportKind.WITHDRAWN})
 
 
 class LocalAdapter:
@@ -65,6 +64,8 @@ class LocalAdapter:
         self._unheard: dict[str, bool] = {}
         """Attempts that no record since the cursor names yet; True where claimed only."""
         self._withdrawn: OrderedDict[str, None] = OrderedDict()
+        self._cancelling: OrderedDict[str, float | None] = OrderedDict()
+        """Cancelled and not known to be gone, with the grace; a new launcher is told again."""
         self._environments = Environments()
 
     # --- the contract
@@ -117,7 +118,11 @@ class LocalAdapter:
     async def cancel(self, tags: Sequence[str], *, grace: float | None = None) -> None:
         """End the whole tree of each; what has not started is withdrawn. Idempotent."""
         link = await self._ready()
-        link.send({"op": "kill", "tags": list(tags), "cause": "cancelled", "grace": grace})
+        for tag in tags:
+            self._cancelling[tag] = grace
+        while len(self._cancelling) > 10_000:
+            self._cancelling.popitem(last=False)
+        self._send_cancel(link, tags, grace)
         await link.drain()
 
     async def close(self) -> None:
@@ -241,6 +246,9 @@ class LocalAdapter:
         while self._cursor < link.end:
             await self._deliver(*await link.next_records())
         await self._take_stock(link)
+        for tag, grace in self._cancelling.items():
+            # The launcher may be another than the one that was asked.
+            self._send_cancel(link, [tag], grace)
         self._link = link
         self._connected.set()
         if not taken_stock.done():
@@ -248,10 +256,16 @@ class LocalAdapter:
         while True:
             await self._deliver(*await link.next_records())
 
+    @staticmethod
+    def _send_cancel(link: LauncherLink, tags: Sequence[str], grace: float | None) -> None:
+        link.send({"op": "kill", "tags": list(tags), "cause": "cancelled", "grace": grace})
+
     async def _deliver(self, place: Cursor, lines: str) -> None:
         reports = read_reports(lines, place)
         for report in reports:
             self._unheard.pop(report.tag, None)
+            if report.kind in (ReportKind.CLEARED, ReportKind.WITHDRAWN):
+                self._cancelling.pop(report.tag, None)
             if report.kind is ReportKind.WITHDRAWN:
                 self._note_withdrawn(report.tag)
         if reports:

@@ -7,6 +7,7 @@ the store knows of one job. The state machine is in `states`.
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -28,7 +29,7 @@ from ..scheduler_adapters.contract import ResourceRequest
 from .quantities import parse_duration, parse_size
 from .states import JobState
 
-NAME = re.compile(r"[^\x00-\x1f\x7f\u2028\u2029]{1,200}\Z")
+NAME = re.compile(r"[^\x00-\x1f\x7f-\x9f\u2028\u2029]{1,200}\Z")
 WORD = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+:@/-]{0,99}\Z")
 VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
 
@@ -149,6 +150,13 @@ class ClusterOptions(_Strict):
     extra_args: tuple[Text, ...] = ()
 
 
+def _as_word(value: object) -> object:
+    """Accept numbers and paths where a text is wanted, as people write commands."""
+    if isinstance(value, (int, float)) and not isinstance(value, bool):
+        return str(value)
+    return os.fspath(value) if isinstance(value, os.PathLike) else value
+
+
 def _as_dependencies(value: object) -> object:
     """Accept "17", ["17", {"job": "18", "condition": "afterany"}] and "afterany:17"."""
     if value is None:
@@ -230,11 +238,20 @@ class JobSpec(_Strict):
     @field_validator("retries", mode="before")
     @classmethod
     def _count_of_retries(cls, value: object) -> object:
-        return {"limit": value} if isinstance(value, int) and not isinstance(value, bool) else value
+        return {"limit": value} if isinstance(value, (int, str)) else value
+
+    @field_validator("env", "base_env", "tags", mode="before")
+    @classmethod
+    def _values_as_words(cls, value: object) -> object:
+        if isinstance(value, Mapping):
+            return {name: _as_word(item) for name, item in value.items()}
+        return value
 
     @field_validator("command", mode="before")
     @classmethod
     def _command_is_a_list(cls, value: object) -> object:
+        if isinstance(value, (list, tuple)):
+            return tuple(_as_word(item) for item in value)
         if isinstance(value, str):
             raise ValueError(
                 'must be a list, such as ["pw.x", "-in", "si.in"]; put shell text into \'script\''
@@ -287,7 +304,7 @@ class JobSpec(_Strict):
             return self.name
         if self.command:
             base = self.command[0].rstrip("/").rpartition("/")[2] or self.command[0]
-            return re.sub(r"[\x00-\x1f\x7f\u2028\u2029]", "?", base)[:200]
+            return re.sub(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]", "?", base)[:200]
         return "script"
 
     def resource_request(self) -> ResourceRequest:

@@ -195,7 +195,7 @@ def capacity(limits: Limits, host: HostFacts) -> dict[str, int]:
     if limits.max_memory is not None:
         found[MEMORY] = limits.max_memory
     if host.disk_free is not None:
-        found[DISK] = max(0, host.disk_free )
+        found[DISK] = max(0, host.disk_free - (limits.min_free_disk or 0))
     for name, count in limits.licenses.items():
         found[LICENSE + name] = count
     for name, target in limits.targets.items():

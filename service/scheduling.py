@@ -9,7 +9,8 @@ The order is by priority, then age, then id. A job that does not fit lets others
 `Policy.reserve_after` seconds, it reserves what it lacks. From then on only those slip
 past that do not put off its turn: they end by their walltime before it, or fit beside
 it (the rule of EASY backfilling, Lifka 1995). Where nobody knows when what runs will
-end, there is no turn to end before, and only what fits beside it passes.
+end, there is no turn to end before: what becomes free is kept, and only what fits beside
+the job when it has got all it lacks slips past.
 """
 
 from __future__ import annotations

@@ -28,14 +28,18 @@ class ScriptedServer:
     """Answers `/api/hello` with a proof by `token`, and all else by `script`."""
 
     def __init__(
-        self, token: str, script: Callable[[str, str, bytes], Answer] | None = None
+        self,
+        token: str,
+        script: Callable[[str, str, bytes], Answer] | None = None,
+        *,
+        port: int = 0,
     ) -> None:
         self.token = token
         self.script = script or (lambda method, path, body: http(200, {}))
         self.received = b""
         self.requests: list[tuple[str, str, dict[str, str], bytes]] = []
         self.connections = 0
-        self._listener = socket.create_server(("127.0.0.1", 0))
+        self._listener = socket.create_server(("127.0.0.1", port))
         self.port = self._listener.getsockname()[1]
         self.url = f"http://127.0.0.1:{self.port}"
         self._open: list[socket.socket] = []

@@ -176,7 +176,10 @@ async def _answer(reader: asyncio.StreamReader, head_only: bool) -> Answer:
         for name, _, value in (line.partition(":") for line in head[1:] if line)
     ]
     status = int(head[0].split()[1])
-    body = b"" if head_only or status == 101 else await reader.read()
+    lengths = [int(value) for name, value in headers if name.lower() == "content-length"]
+    if head_only or status in (101, 204, 304):
+        return Answer(status, headers, b"")
+    body = await (reader.readexactly(lengths[0]) if lengths else reader.read())
     if any(name.lower() == "transfer-encoding" for name, _ in headers):
         body = _unchunked(body)
     return Answer(status, headers, body)

@@ -13,6 +13,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 from typing_extensions import TypedDict
 
 from ...errors import InvalidInput
+from .. import job_file
 from ..keys import DESK, WAITERS, Desk
 from ..manager import JobChanges
 from ..model import Job, JobSpec
@@ -156,11 +157,23 @@ def view_of(desk: Desk, job: Job, *, position: bool = False) -> JobView:
 
 async def submit(request: web.Request) -> web.Response:
     """Submit one job."""
-    spec = validated(JobSpec, await body_of(request))
+    body = await body_of(request)
+    # A job file travels as it is, beside what was given with it (`job_file`).
+    spec = _spec_of_file(body) if b'"yaml"' in body else validated(JobSpec, body)
     (job,) = await _submitted(request, [spec], "job")
     response = answer(view_of(request.app[DESK], job), status=201)
     response.headers["Location"] = f"/api/jobs/{job.id}"
     return response
+
+
+def _spec_of_file(body: bytes) -> JobSpec:
+    document = parse_object(body)
+    if "yaml" not in document:
+        return validated(JobSpec, body)
+    try:
+        return job_file.spec_of(document)
+    except ValidationError as error:
+        raise wrong_fields(error, JobSpec) from error
 
 
 async def submit_batch(request: web.Request) -> web.Response:

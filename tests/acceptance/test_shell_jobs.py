@@ -10,11 +10,7 @@ import urllib.request
 from pathlib import Path
 
 import pytest
-
-# pytest's importlib mode puts no conftest on the path: its names come as fixtures.
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from conftest import Shell
+from shell import Shell
 
 PYTHON = sys.executable
 

@@ -8,12 +8,9 @@ import signal
 import socket
 
 import pytest
+from shell import Shell
 
 from simyard.cli.commands.stop import gone
-
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from conftest import Shell
 
 
 def test_the_first_submission_starts_a_service_and_says_so(shell: Shell) -> None:

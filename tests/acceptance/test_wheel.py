@@ -19,6 +19,7 @@ from checkout import LAYERS, ROOT, kept_files
 
 pytestmark = [pytest.mark.wheel, pytest.mark.slow, pytest.mark.timeout(900)]
 
+KEPT = kept_files()
 NO_INDEX = ("No matching distribution found", "Could not find a version", "NewConnectionError")
 
 
@@ -43,7 +44,7 @@ def run(*words: object, env: dict[str, str] | None = None, code: int = 0) -> str
 def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Build both distributions from a copy of what git keeps, in a folder with an odd name."""
     copy = tmp_path_factory.mktemp("build") / "an odd-name.1"
-    for path in kept_files():
+    for path in KEPT:
         (copy / path).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy2(ROOT / path, copy / path)
     out = copy.parent / "dist"
@@ -75,7 +76,7 @@ def test_the_wheel_holds_the_whole_package_and_nothing_else(built: Path) -> None
     ours = {name.relative_to("simyard") for name in names if name.parts[0] == "simyard"}
     kept = {
         path
-        for path in kept_files()
+        for path in KEPT
         if path.parts[0] in {*LAYERS[1:], "web"}
         or (len(path.parts) == 1 and path.suffix == ".py")
         or path.name == "py.typed"
@@ -89,7 +90,7 @@ def test_the_sdist_holds_the_whole_checkout(built: Path) -> None:
     [sdist] = built.glob("*.tar.gz")
     with tarfile.open(sdist) as archive:
         inside = {Path(*Path(name).parts[1:]) for name in archive.getnames()}
-    assert set(kept_files()) - inside == set()
+    assert set(KEPT) - inside == set()
 
 
 def test_the_installed_wheel_runs_a_job(installed: Path, home: Path) -> None:

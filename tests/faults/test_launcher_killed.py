@@ -98,6 +98,19 @@ async def test_running_jobs_are_adopted_and_their_exit_codes_found(yard: Yard) -
         assert len(yard.of(name, ReportKind.ENDED)) == 1
 
 
+async def test_a_cancel_is_carried_out_by_the_next_launcher(yard: Yard) -> None:
+    await yard.open()
+    script = "trap '' TERM; echo ready; while :; do sleep 0.1; done"
+    await yard.submit("a", "sh", "-c", script)
+    await yard.word("a")
+    await yard.cancel("a", grace=1.5)
+    dead = yard.kill_launcher()
+    await yard.until(lambda: yard.adapter and yard.adapter.launcher_pid not in (None, dead))
+    assert (await yard.ending("a")).cause is Cause.CANCELLED
+    await yard.cleared("a")
+    assert not yard.living("a")
+
+
 async def test_an_adopted_tree_is_ended_whole(yard: Yard) -> None:
     await yard.open()
     await yard.submit(

@@ -17,9 +17,12 @@ from wire_service import WireService, wire_service
 BYTES = {"Accept": "application/octet-stream"}
 
 
-@pytest_asyncio.fixture
-async def service(tmp_path: Path) -> AsyncIterator[WireService]:
-    async with wire_service(tmp_path) as running:
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def service(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[WireService]:
+    async with wire_service(tmp_path_factory.mktemp("service")) as running:
         yield running
 
 
@@ -124,7 +127,7 @@ async def test_too_many_waiting_calls_are_told_to_come_back(
     monkeypatch.setattr(service.application[WAITERS], "_most", 1)
     job = await service.submit(hold=True)
     first = asyncio.ensure_future(service.send("GET", f"/api/jobs/{job}?wait=30"))
-    while not len(service.application[WAITERS]):
+    while not len(service.application[WAITERS]):  # noqa: ASYNC110
         await asyncio.sleep(0.01)
     answer = await service.send("GET", f"/api/jobs/{job}?wait=30")
     assert answer.status == 503 and int(answer.header("Retry-After") or 0) >= 1

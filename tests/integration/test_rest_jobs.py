@@ -247,64 +247,6 @@ async def test_resources_schedulers_health_version_and_metrics_answer(
     await service.end(job)
 
 
-MISTAKES: list[tuple[Any, int, str]] = [
-    ({"comand": ["x"]}, 400, "unknown field 'comand'; did you mean 'command'?"),
-    ({}, 400, "give either 'command' (a list) or 'script' (shell text)"),
-    ({"command": "pw.x -in si.in"}, 400, "must be a list"),
-    ({"command": ["x"], "memory": "lots"}, 400, "'lots' is not an amount of memory or disk"),
-    ({"command": ["x"], "memory": True}, 400, "memory: "),
-    ({"command": ["x"], "walltime": "soon"}, 400, "'soon' is not a length of time"),
-    ({"command": ["x"], "cores": 0}, 400, "cores: should be greater than or equal to 1"),
-    ({"command": ["x"], "cores": 1_000_000_000}, 400, "cores: should be less than or equal to"),
-    ({"command": ["x"], "cores": "many"}, 400, "cores: should be a valid integer"),
-    ({"command": ["x"], "cores": 65}, 422, "65 cores"),
-    ({"command": ["x"], "licenses": {"hfss": 3}}, 422, "hfss"),
-    ({"command": ["x"], "gpus": 1}, 422, "GPU"),
-    ({"command": ["x"], "name": "two\nlines"}, 400, "name: must be 1 to 200 characters"),
-    ({"command": ["x"], "workdir": "here"}, 400, "workdir: must be an absolute path"),
-    ({"command": ["x"], "env": {"A=B": "1"}}, 400, "is not the name of an environment variable"),
-    ({"command": ["x"], "scheduler": "slurm"}, 400, "there is no scheduler 'slurm' here"),
-    ({"command": ["x"], "depends_on": ["999"]}, 400, "job 999, which does not exist"),
-    ({"command": ["x"], "queue": "a\n#SBATCH --wrap=x"}, 400, "queue: "),
-    ([], 400, "object"),
-    ("x", 400, "object"),
-    (b"", 400, "no body"),
-    (b"{", 400, "not valid JSON"),
-    (b'{"command": ["x"]} trailing', 400, "not valid JSON"),
-]
-
-
-@pytest.mark.parametrize(("body", "status", "words"), MISTAKES)
-async def test_a_mistake_in_a_spec_gets_a_sentence_that_helps(
-    service: WireService, body: Any, status: int, words: str
-) -> None:
-    told = await service.refused(status, "POST", "/api/jobs", body)
-    assert words in told["detail"]
-    for noise in ("pydantic", "Traceback", "Value error", "function-", "type=", "input_value"):
-        assert noise not in str(told)
-
-
-async def test_mistakes_in_an_address_get_a_sentence_that_helps(service: WireService) -> None:
-    for method, path, status, words in (
-        ("GET", "/api/jobs/999", 404, "there is no job 999"),
-        ("GET", "/api/jobs/abc", 404, "ids are numbers"),
-        ("GET", "/api/jobs/-1", 404, "ids are numbers"),
-        ("GET", "/api/jobs/9999999999999999999999", 404, "ids are numbers"),
-        ("GET", "/api/job", 404, "/docs lists what there is"),
-        ("PUT", "/api/jobs/1", 405, "PUT is not possible"),
-        ("GET", "/api/jobs?state=runing", 400, "unknown state 'runing'"),
-        ("GET", "/api/jobs?sate=running", 400, "did you mean 'state'?"),
-        ("GET", "/api/jobs?limit=0", 400, "limit: should be greater than or equal to 1"),
-        ("GET", "/api/jobs?limit=ten", 400, "limit: should be a valid integer"),
-        ("GET", "/api/jobs?cursor=rubbish", 400, "cursor"),
-        ("GET", "/api/jobs?q=" + "x" * 2000, 400, "q: "),
-        ("GET", "/api/events", 426, "WebSocket"),
-    ):
-        told = await service.refused(status, method, path)
-        assert words in told["detail"], told
-    assert (await service.send("PUT", "/api/jobs/1")).header("Allow") == "DELETE,GET,HEAD,PATCH"
-
-
 async def test_an_unexpected_failure_tells_nothing_of_the_inside(
     service: WireService, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -27,7 +27,7 @@ def test_every_option_is_in_the_reference(name: str) -> None:
 
 def test_every_command_is_in_the_reference() -> None:
     text = REFERENCE.read_text(encoding="utf-8")
-    assert [name for name in main.COMMANDS if f"| `{name}` |" not in text] == []
+    assert [name for name in main.COMMANDS if f"| `simyard {name}` |" not in text] == []
 
 
 def test_the_reference_speaks_of_no_option_that_does_not_exist() -> None:

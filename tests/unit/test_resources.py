@@ -17,6 +17,7 @@ from simyard.service.resources import (
     impossible,
     size_class,
 )
+from simyard.service.settings import Settings
 
 GIB = 1 << 30
 HOST = HostFacts(cpu_count=8, memory_total=16 * GIB, disk_total=100 * GIB, disk_free=50 * GIB)
@@ -203,6 +204,14 @@ def test_changed_limits_leave_the_others_as_they_are() -> None:
     assert slurm.changed({"targets": {"slurm": None}}).targets == {}
     assert slurm.changed({"targets": {"slurm": {"max_submitted": None}}}) != slurm
     assert limits.changed({}) == limits
+
+
+def test_the_first_limits_are_those_of_the_settings() -> None:
+    settings = Settings(max_cores=3, gpus=1, licenses={"hfss": 2}, min_free_disk=5)
+    limits = Limits.from_settings(settings)
+    assert (limits.max_cores, limits.gpus, limits.min_free_disk) == (3, 1, 5)
+    assert limits.licenses == {"hfss": 2}
+    assert limits.max_memory == settings.max_memory
 
 
 def test_limits_are_the_same_after_a_round_trip() -> None:

@@ -53,8 +53,11 @@ export function chart({ name, points, limit = 0, label, at }) {
   );
 }
 
-/** A bar of how much of something is in use; `share` between 0 and 1. */
-export function bar(share, name) {
+/**
+ * A bar of how much of something is in use; `share` between 0 and 1. `scarce` is for what must
+ * not run out: all cores at work is good news, a full disk is not.
+ */
+export function bar(share, name, { scarce = false } = {}) {
   const used = Math.min(1, Math.max(0, share || 0));
   const inner = h("i");
   inner.style.inlineSize = `${(used * 100).toFixed(1)}%`;
@@ -62,7 +65,7 @@ export function bar(share, name) {
     "div",
     {
       class: "bar", role: "meter", "aria-label": name, "aria-valuemin": 0, "aria-valuemax": 100,
-      "aria-valuenow": Math.round(used * 100), data: { level: used > 0.92 ? "high" : used > 0.75 ? "warm" : "calm" },
+      "aria-valuenow": Math.round(used * 100), data: { level: !scarce || used < 0.8 ? "calm" : used < 0.93 ? "warm" : "high" },
     },
     inner,
   );

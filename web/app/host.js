@@ -64,8 +64,8 @@ export function tiles() {
         element,
         tile("jobs", "Jobs", `${count(used.jobs)} running`, waiting > 0 ? `${count(waiting)} waiting` : "none waiting", stateBar(states)),
         tile("cpu", "Cores", `${trimmed(used.cores)} of ${count(allCores)}`, `host at ${Math.round(host.cpu_percent)} %`, bar(used.cores / allCores, "Cores")),
-        tile("memory", "Memory", sizeOf(inUse, host.memory_total), used.memory > 0 ? `${size(used.memory)} given to jobs` : "none given to jobs", bar(inUse / host.memory_total, "Memory")),
-        tile("disk", "Disk", `${size(host.disk_free)} free`, `of ${size(host.disk_total)}`, bar(1 - host.disk_free / host.disk_total, "Disk")),
+        tile("memory", "Memory", sizeOf(inUse, host.memory_total), used.memory > 0 ? `${size(used.memory)} for jobs` : "none for jobs", bar(inUse / host.memory_total, "Memory", { scarce: true })),
+        tile("disk", "Disk", `${size(host.disk_free)} free`, `of ${size(host.disk_total)}`, bar(1 - host.disk_free / host.disk_total, "Disk", { scarce: true })),
       );
     },
   };
@@ -149,8 +149,8 @@ export class HostView {
           "The machine now",
           {},
           gauge("Processor", `${Math.round(host.cpu_percent)} % of ${plural(host.cpu_count, "core")}`, host.cpu_percent / 100),
-          gauge("Memory", `${sizeOf(host.memory_total - host.memory_available, host.memory_total)}`, 1 - host.memory_available / host.memory_total),
-          gauge("Disk", `${size(host.disk_free)} free of ${size(host.disk_total)}`, 1 - host.disk_free / host.disk_total),
+          gauge("Memory", `${sizeOf(host.memory_total - host.memory_available, host.memory_total)}`, 1 - host.memory_available / host.memory_total, { scarce: true }),
+          gauge("Disk", `${size(host.disk_free)} free of ${size(host.disk_total)}`, 1 - host.disk_free / host.disk_total, { scarce: true }),
           host.load ? h("p", { class: "muted" }, `Load average: ${host.load.map((value) => value.toFixed(2)).join(", ")} over 1, 5 and 15 minutes.`) : null,
         ),
         card(
@@ -190,8 +190,8 @@ function amount(value) {
   return Array.isArray(value) ? value.length : Number(value ?? 0);
 }
 
-function gauge(name, text, share) {
-  return h("div", { class: "gauge" }, h("div", {}, h("span", {}, name), h("span", { class: "number" }, text)), bar(share, name));
+function gauge(name, text, share, options) {
+  return h("div", { class: "gauge" }, h("div", {}, h("span", {}, name), h("span", { class: "number" }, text)), bar(share, name, options));
 }
 
 function fact(name, value, write) {

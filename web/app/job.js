@@ -32,7 +32,7 @@ export class JobView {
     this.title = `Job ${id}`;
     this.#log = new LogView(id);
     fill(this.element, h("p", { class: "muted" }, "Loading …"));
-    this.#load().then(() => this.#job && this.#log.start());
+    this.#load().then(() => this.#job && this.#log.start(this.#job.state));
     this.#ticker = setInterval(() => this.#tick(), 1000);
   }
 
@@ -221,7 +221,7 @@ export class JobView {
     } else if (TERMINAL.has(job.state) && job.started_at) {
       facts.push(`ran for ${duration(this.#ran())}`);
     }
-    if (job.host) facts.push(`on ${clean(job.host)}`);
+    if (job.host && job.started_at) facts.push(`on ${clean(job.host)}`);
     if (job.scheduler && !["auto", "local"].includes(job.scheduler)) facts.push(`by ${clean(job.scheduler)}`);
     if (job.native_id) facts.push(`process ${clean(job.native_id)}`);
     if (job.attempt > 1) facts.push(`attempt ${job.attempt}`);
@@ -281,7 +281,7 @@ export class JobView {
             "li",
             { data: { state: event.data?.state ?? "" } },
             h("i"),
-            h("div", {}, h("span", {}, eventWords(event)), gap === null || gap < 0.0005 ? null : h("span", { class: "muted" }, ` + ${duration(gap)}`)),
+            h("div", {}, h("span", {}, eventWords(event)), gap === null || gap < 0.05 ? null : h("span", { class: "muted" }, ` + ${duration(gap)}`)),
             h("time", { class: "muted number", datetime: event.time, title: exactTime(event.time) }, when(event.time)),
           );
         }),
@@ -392,7 +392,7 @@ export class JobView {
     }
     try {
       const path = item.path.split("/").map(encodeURIComponent).join("/");
-      const response = await send("GET", this.#path(`/files/${path}`), { signal: this.#abort.signal, accept: "*/*" });
+      const response = await send("GET", this.#path(`/files/${path}`), { signal: this.#abort.signal, accept: "*/*", patience: 0 });
       save(await response.blob(), item.path.split("/").at(-1));
     } catch (error) {
       complain(error, `Downloading ${item.path}`);

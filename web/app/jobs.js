@@ -85,6 +85,7 @@ export class JobList extends EventTarget {
   async reload() {
     this.#abort.abort();
     this.#abort = new AbortController();
+    for (const row of this.rows.values()) row.rough = true;
     await this.#load(true);
     if (this.sort.key !== "id" || !this.sort.down) await this.loadAll();
   }
@@ -174,13 +175,20 @@ export class JobList extends EventTarget {
     const { signal } = this.#abort;
     const page = await call("GET", withQuery("/api/jobs", { q: `id:${ids.join(",")}`, limit: ids.length }), { signal });
     let touched = false;
+    const gone = new Set(ids);
     for (const job of page.items) {
+      gone.delete(job.id);
+      if (this.states.length > 0 && !this.states.includes(job.state)) {
+        touched = this.#remove(job.id) || touched;
+        continue;
+      }
       const row = this.rows.get(job.id);
       if (!row || (job.version ?? 0) < row.version) continue;
       row.rough = false;
       touched = true;
       Object.assign(row, asRow(job));
     }
+    for (const id of gone) touched = this.#remove(id) || touched;
     if (touched) this.#changed();
   }
 

@@ -46,6 +46,15 @@ export class Live extends EventTarget {
     this.#open();
   }
 
+  /** Another call found nobody there: do not believe the open socket, which may hang. */
+  suspect() {
+    if (this.state !== "live" || !this.#socket) return;
+    const socket = this.#socket;
+    this.#socket = null;
+    socket.close();
+    this.#again();
+  }
+
   async #open() {
     this.#opening = true;
     let ticket;
@@ -71,12 +80,11 @@ export class Live extends EventTarget {
       if (event.type === "hello") {
         greeted = true;
         // The numbers went backwards: another store answers at this address.
-        const another = this.#seq !== null && event.seq < this.#seq;
-        if (this.#seq === null || another) this.#seq = event.seq;
-        const again = this.#failures > 0;
+        if (this.#seq === null || event.seq < this.#seq) this.#seq = event.seq;
         this.#failures = 0;
         this.#say("live");
-        if (again || another) this.dispatchEvent(new Event("reload"));
+        // What was loaded before this moment may have missed something.
+        this.dispatchEvent(new Event("reload"));
       } else if (event.type === "resync") {
         this.#seq = event.seq;
         this.#gathered = [];

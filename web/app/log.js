@@ -18,9 +18,8 @@ const WAIT = 25;
 class Lines {
   element = h("div", { class: "lines" });
   note = h("p", { class: "dropped", hidden: true });
-  total = 0;
   dropped = 0;
-  skipped = 0;
+  #skipped = false;
   #lines = [];
   #characters = 0;
   #tail = "";
@@ -35,6 +34,17 @@ class Lines {
     return this.#lines;
   }
 
+  clear() {
+    this.element.replaceChildren(this.note);
+    this.#lines = [];
+    this.#characters = 0;
+    this.#tail = "";
+    this.#tailLine = null;
+    this.#style = PLAIN;
+    this.#skipped = true;
+    this.say();
+  }
+
   append(text) {
     const pieces = text.split("\n");
     pieces[0] = this.#tail + pieces[0];
@@ -44,6 +54,10 @@ class Lines {
       this.#style = this.#tailLine.after;
       this.#tailLine = null;
     }
+    // A flood of empty lines must not become a flood of elements.
+    const gone = pieces.splice(0, Math.max(0, pieces.length - MOST_LINES));
+    this.dropped += gone.length;
+    if (gone.length > 0) this.say();
     for (const piece of pieces) this.#style = this.#add(piece).after;
     // Only what a line can show is kept of an unfinished one; after a carriage return, its last part.
     if (this.#tail.length > 2 * LONGEST_LINE) {
@@ -65,7 +79,6 @@ class Lines {
     this.#draw(line, raw);
     block.append(line.element);
     this.#lines.push(line);
-    this.total += 1;
     return line;
   }
 
@@ -95,7 +108,7 @@ class Lines {
   }
 
   say() {
-    if (this.dropped === 0 && this.skipped === 0) return;
+    if (this.dropped === 0 && !this.#skipped) return;
     this.note.hidden = false;
     setText(
       this.note,
@@ -222,9 +235,11 @@ export class LogView {
     this.#scroller.classList.add("wrapped");
   }
 
-  start() {
+  /** Begin with what a person most likely came for: of a job that failed, its complaints. */
+  async start(state) {
     this.show("stdout");
-    this.#glance("stderr");
+    await this.#glance("stderr");
+    if (state === "failed" && this.#streams.stderr.size > 0 && !this.#abort.signal.aborted) this.show("stderr");
   }
 
   stop() {
@@ -274,24 +289,25 @@ export class LogView {
     if (own.running || own.complete) return;
     own.running = true;
     const { signal } = this.#abort;
-    const decoder = own.decoder ?? new TextDecoder();
-    own.decoder = decoder;
+    own.decoder ??= new TextDecoder();
     let failures = 0;
     while (!signal.aborted && this.#stream === stream && !own.complete) {
       try {
         if (own.offset === 0) await this.#glance(stream, true);
+        if (own.size - own.offset > MOST_CHARACTERS) this.#skip(own);
         const response = await send(
           "GET",
           withQuery(this.#path(stream), { offset: own.offset, limit: CHUNK, wait: own.offset < own.size ? null : WAIT }),
-          { signal, accept: "application/octet-stream" },
+          { signal, accept: "application/octet-stream", patience: WAIT + 20 },
         );
         const bytes = await response.arrayBuffer();
         failures = 0;
         own.offset = Number(response.headers.get("X-Next-Offset") ?? own.offset + bytes.byteLength);
         own.size = Math.max(own.size, own.offset, Number(response.headers.get("X-Size") ?? 0));
         own.complete = response.headers.get("X-Complete") === "true";
-        let text = decoder.decode(bytes, { stream: !own.complete });
+        let text = own.decoder.decode(bytes, { stream: !own.complete });
         if (own.cut && text !== "") {
+          // It began somewhere within a line.
           text = text.slice(text.indexOf("\n") + 1);
           own.cut = false;
         }
@@ -312,18 +328,20 @@ export class LogView {
     own.running = false;
   }
 
-  // The size alone. A stream longer than what is kept is read from where the kept part begins.
+  // More than is kept lies ahead, of an old log or of a fast one: go on where the kept part begins.
+  #skip(own) {
+    own.offset = own.size - MOST_CHARACTERS;
+    own.decoder = new TextDecoder();
+    own.cut = true;
+    own.lines.clear();
+  }
+
+  // The size alone.
   async #glance(stream, first = false) {
     const own = this.#streams[stream];
     try {
       const answer = await call("GET", withQuery(this.#path(stream), { offset: 0, limit: 1 }), { signal: this.#abort.signal });
       own.size = Math.max(own.size, answer.size ?? 0);
-      if (first && own.size > MOST_CHARACTERS) {
-        own.offset = own.size - MOST_CHARACTERS;
-        own.lines.skipped = own.offset;
-        own.lines.say();
-        own.cut = true;
-      }
       this.#label(stream);
     } catch (error) {
       if (first) throw error;

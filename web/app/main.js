@@ -114,6 +114,7 @@ bus.addEventListener("login", () => {
 
 // -- the connection ----------------------------------------------------------------------
 
+bus.addEventListener("offline", () => live.suspect());
 live.addEventListener("events", ({ detail }) => view?.events?.(detail));
 live.addEventListener("reload", () => view?.reload?.());
 live.addEventListener("state", () => showConnection());

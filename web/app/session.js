@@ -11,7 +11,7 @@ const SCOPE = "simyard.scope";
 let token = sessionStorage.getItem(KEY);
 let skew = 0;
 
-/** Says "login" when there is no valid session, "offline" and "online" as calls find out. */
+/** Says "login" when there is no valid session, "offline" when nobody answers. */
 export const bus = new EventTarget();
 
 /** The service answered with a problem document (or something that is none). */
@@ -80,7 +80,7 @@ export async function call(method, path, { body, signal } = {}) {
 }
 
 /** The same, but the answer itself: for bytes. */
-export async function send(method, path, { body, signal, accept = "application/json" } = {}) {
+export async function send(method, path, { body, signal, accept = "application/json", patience = 20 } = {}) {
   const headers = { Accept: accept };
   if (token) headers.Authorization = `Bearer ${token}`;
   if (method !== "GET") headers["Content-Type"] = "application/json";
@@ -90,17 +90,17 @@ export async function send(method, path, { body, signal, accept = "application/j
       method,
       headers,
       body: method === "GET" ? undefined : JSON.stringify(body ?? {}),
-      signal,
+      signal: within(patience, signal),
       cache: "no-store",
       credentials: "omit",
       redirect: "error",
     });
   } catch (error) {
     if (error.name === "AbortError") throw error;
+    // A TimeoutError too: a service that hangs is as good as none.
     bus.dispatchEvent(new Event("offline"));
     throw new Offline(error);
   }
-  bus.dispatchEvent(new Event("online"));
   noteClock(response.headers.get("Date"));
   if (response.ok) return response;
   let document = {};
@@ -115,6 +115,12 @@ export async function send(method, path, { body, signal, accept = "application/j
     bus.dispatchEvent(new Event("login"));
   }
   throw problem;
+}
+
+function within(patience, signal) {
+  if (!patience || !AbortSignal.any) return signal;
+  const limit = AbortSignal.timeout(patience * 1000);
+  return signal ? AbortSignal.any([signal, limit]) : limit;
 }
 
 // The header has whole seconds only, so a smaller difference says nothing.
