@@ -61,7 +61,7 @@ format: $(VENV)/dev.stamp
 types: $(VENV)/dev.stamp
 	$(VENV)/bin/mypy -p simyard
 	$(VENV)/bin/mypy tests examples
-	$(VENV)/bin/pyright __init__.py errors.py handler cli
+	$(VENV)/bin/pyright __init__.py errors.py handler
 
 bench: $(VENV)/test.stamp
 	$(PYTHON) tests/benchmarks/bench.py --output build/bench.json $(ARGS)

@@ -44,6 +44,7 @@ class SimyardError(Exception):
 
     @property
     def message(self) -> str:
+        """The sentence for a person."""
         return str(self.args[0])
 
 

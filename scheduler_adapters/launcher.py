@@ -1209,6 +1209,10 @@ class Adoption:
             if unfinished:
                 log("taking over %d attempts of an earlier launcher", len(unfinished))
             self.search(set(unfinished))
+            if any("started" not in unfinished[tag] for tag in unfinished.keys() - self._tagged):
+                # Between two steps of execve(2) a process shows no environment at all.
+                time.sleep(0.1)
+                self.search(set(unfinished))
             for tag, facts in unfinished.items():
                 try:
                     self.consider(tag, facts, boot)

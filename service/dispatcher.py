@@ -25,7 +25,7 @@ from .faults import faultpoint
 from .job_folder import JobFolder
 from .model import JobSpec, Outcome, OutcomeReason
 from .resources import HostFacts, Limits
-from .scheduling import Policy, Running, decide, successors
+from .scheduling import Decision, Policy, Running, decide, successors
 from .states import JobState
 from .store.batch import Batch
 from .yard import Entry, Slot, Yard
@@ -40,7 +40,7 @@ ROUND = 256
 """Claims of one round: a commit and a message to the launcher stay small."""
 RETRY_AFTER = 1.0
 LOOK_AGAIN = 2.0
-"""Seconds after which waiting jobs are looked at again: the host itself may have changed."""
+"""Seconds after which jobs that wait for the host itself (disk, load) are looked at again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +75,7 @@ class Dispatcher:
         self._wake = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
         self._stopping = False
+        self._recheck = False
         self._durations: dict[ResourceRequest, float] = {}
         self._handing_over: set[str] = set()
         self._environments: dict[str, dict[str, str]] = {}
@@ -118,7 +119,7 @@ class Dispatcher:
     async def _run(self) -> None:
         while not self._stopping:
             with contextlib.suppress(asyncio.TimeoutError):
-                await asyncio.wait_for(self._wake.wait(), LOOK_AGAIN if self._yard.queue else None)
+                await asyncio.wait_for(self._wake.wait(), LOOK_AGAIN if self._recheck else None)
             self._wake.clear()
             try:
                 while not self._stopping and await self._round():
@@ -142,6 +143,7 @@ class Dispatcher:
                 attempt=claim.attempt,
                 tag=claim.tag,
                 native_id=None,
+                gpu_ids=claim.gpu_ids,
             )
         self._handing_over.update(claim.tag for claim in claims)
         faultpoint("dispatch.before-claim")
@@ -158,7 +160,22 @@ class Dispatcher:
 
     def _claims_that_fit(self) -> list[Claim]:
         yard = self._yard
-        decision = decide(
+        decision = self._decide()
+        while decision.again and not decision.starts:
+            decision = self._decide()
+        self._recheck = decision.recheck
+        claims = []
+        for job_id in decision.starts:
+            entry = yard.entries[job_id]
+            yard.queue.remove(job_id)
+            attempt, tag = self._next_attempt(entry)
+            yard.grant(tag, entry.request)
+            claims.append(self._claim(entry, attempt, tag, tag, None))
+        return claims
+
+    def _decide(self) -> Decision:
+        yard = self._yard
+        return decide(
             yard.queue,
             yard.ledger,
             self.limits,
@@ -168,14 +185,6 @@ class Dispatcher:
             now=time.monotonic(),
             at_most=ROUND,
         )
-        claims = []
-        for job_id in decision.starts:
-            entry = yard.entries[job_id]
-            yard.queue.remove(job_id)
-            attempt, tag = self._next_attempt(entry)
-            yard.grant(tag, entry.request)
-            claims.append(self._claim(entry, attempt, tag, tag, None))
-        return claims
 
     def _claims_ahead(self, room: int) -> list[Claim]:
         """Let short jobs inherit the grants of running ones, a small window of work ahead."""

@@ -31,10 +31,8 @@ class _Words(yaml.SafeLoader):
 
     def compose_node(self, parent: Any, index: Any) -> Any:
         if self.check_event(yaml.events.AliasEvent):
-            mark = self.peek_event().start_mark
-            raise InvalidInput(
-                f"line {mark.line + 1} of the job file has an alias (*name); write it out"
-            )
+            line = self.line + 1
+            raise InvalidInput(f"line {line} of the job file has an alias (*name); write it out")
         return super().compose_node(parent, index)
 
 

@@ -275,12 +275,13 @@ class Manager:
         return job_environment(
             spec,
             base=base,
-            grant_gpu_ids=(),
-            counts_gpus=False,
+            grant_gpu_ids=job.gpu_ids,
+            counts_gpus=bool(self.limits.gpus),
             job_id=str(job.id),
             name=job.name,
             attempt=job.attempt,
             tag=job.tag or "",
+            workdir=str(self.job_folder(job.id).workdir(spec)),
         )
 
     # -- control -----------------------------------------------------------------------

@@ -349,6 +349,8 @@ class Job:
     attempt: int = 0
     tag: str | None = None
     native_id: str | None = None
+    gpu_ids: tuple[int, ...] = ()
+    """GPUs of the present or last attempt, by number."""
     outcome: Outcome | None = None
     cancel_requested: bool = False
     retry_of: int | None = None

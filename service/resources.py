@@ -10,6 +10,7 @@ another target occupy a place in that target's queue, and licences.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Annotated, Any
@@ -329,7 +330,8 @@ class Ledger:
         """Granted so far by dimension; what is at zero is not in it."""
         self.serial = 0
         """The serial number that the next grant will get."""
-        self._gpus_taken: set[int] = set()
+        self._gpus_taken: Counter[int] = Counter()
+        """Grants by GPU: after a restart those of a job and of its heir may name the same."""
 
     def grant(
         self,
@@ -367,7 +369,7 @@ class Ledger:
         grant = self.grants.pop(key, None)
         if grant is None:
             return None
-        self._gpus_taken.difference_update(grant.gpu_ids)
+        self._gpus_taken.subtract(grant.gpu_ids)
         for dimension, count in grant.needs:
             left = self.amounts[dimension] - count
             if left:
@@ -443,7 +445,7 @@ class Ledger:
         found: list[int] = []
         number = 0
         while len(found) < count:
-            if number not in self._gpus_taken:
+            if self._gpus_taken[number] <= 0:
                 found.append(number)
             number += 1
         return tuple(found)

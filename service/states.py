@@ -25,6 +25,7 @@ class JobState(str, Enum):
 
     @property
     def terminal(self) -> bool:
+        """It is over; nothing changes any more."""
         return self in TERMINAL
 
     @property

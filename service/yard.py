@@ -117,7 +117,7 @@ class Yard:
                 entry.waits_for = {int(other.job): other.condition for other in spec.depends_on}
             if job.tag is not None and not job.state.waiting:
                 self.by_tag[job.tag] = entry
-                self.grant(job.tag, entry.request)
+                self.grant(job.tag, entry.request, gpu_ids=job.gpu_ids)
             self._place(entry)
 
     def admit(self, job: Job, spec: JobSpec, waits_for: Mapping[int, str]) -> Entry:
@@ -333,10 +333,12 @@ class Yard:
 
     # -- grants ------------------------------------------------------------------------
 
-    def grant(self, tag: str, request: ResourceRequest) -> Slot:
-        """Give an attempt a grant of its own."""
+    def grant(
+        self, tag: str, request: ResourceRequest, *, gpu_ids: tuple[int, ...] | None = None
+    ) -> Slot:
+        """Give an attempt a grant of its own; `gpu_ids` where it has GPUs already."""
         slot = Slot(key=tag, current=tag)
-        self.ledger.grant(tag, request)
+        self.ledger.grant(tag, request, gpu_ids=gpu_ids)
         self.slots[tag] = slot
         return slot
 

@@ -23,7 +23,10 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options."""
     parser.add_argument("id", type=job_id, metavar="ID")
     parser.add_argument(
-        "names", nargs="*", metavar="NAME", help="files, folders or patterns (default: all)"
+        "names",
+        nargs="*",
+        metavar="NAME",
+        help="files, folders or patterns (default: logs and results)",
     )
     parser.add_argument(
         "--to", metavar="DIR", help="folder to copy to (default: job-ID in the current one)"
@@ -36,7 +39,10 @@ def run(options: argparse.Namespace) -> int:
     target = Path(options.to or f"job-{options.id}").expanduser()
     with connect(options) as connection:
         answer = connection.request("GET", f"/api/jobs/{options.id}/files")
-        items = chosen(answer["items"], options.names, options.id)
+        if options.names:
+            items = chosen(answer["items"], options.names, options.id, answer.get("truncated"))
+        else:
+            items = own(connection, answer["items"], options.id)
         places = [(item, place(target, item["path"])) for item in items]
         taken = [path for _, path in places if path.exists()]
         if taken and not options.force:
@@ -56,18 +62,32 @@ def run(options: argparse.Namespace) -> int:
     else:
         total = output.size(sum(item["size"] or 0 for item in items))
         output.write(f"{len(places)} files, {total}, in {output.one_line(target)}\n")
-    if answer.get("truncated"):
-        output.say("not all: there are more files than the service lists; name them one by one")
+    if answer.get("truncated") and options.names:
+        output.say("there are more files than the service lists; name those that are missing")
     return 0
 
 
-def chosen(items: list[dict[str, Any]], names: list[str], job: str) -> list[dict[str, Any]]:
-    """Return the files that `names` mean: paths, folders or patterns; all where none is given."""
+def own(connection: Connection, items: list[dict[str, Any]], job: str) -> list[dict[str, Any]]:
+    """Return what is the job's own: its folder, and of a caller's working directory its outputs.
+
+    Such a directory may be anything, a whole home even; what else is wanted must be named.
+    """
     files = [item for item in items if item.get("kind", "file") == "file"]
-    if not names:
-        if not files:
-            raise NotFound(f"job {job} has no files to copy yet")
-        return files
+    if (connection.request("GET", f"/api/jobs/{job}").get("spec") or {}).get("workdir"):
+        known = {item["path"]: item for item in files}
+        files = [item for item in files if not item["path"].startswith("work/")]
+        for name in connection.request("GET", f"/api/jobs/{job}/result")["outputs"]:
+            files.append(known.get(f"work/{name}", {"path": f"work/{name}", "size": None}))
+    if not files:
+        raise NotFound(f"job {job} has no files to copy yet")
+    return files
+
+
+def chosen(
+    items: list[dict[str, Any]], names: list[str], job: str, truncated: bool | None = False
+) -> list[dict[str, Any]]:
+    """Return the files that `names` mean: paths, folders or patterns."""
+    files = [item for item in items if item.get("kind", "file") == "file"]
     found: dict[str, dict[str, Any]] = {}
     for name in names:
         word = name.rstrip("/")
@@ -79,6 +99,8 @@ def chosen(items: list[dict[str, Any]], names: list[str], job: str) -> list[dict
             or fnmatchcase(item["path"], word)
             or fnmatchcase(PurePosixPath(item["path"]).name, word)
         ]
+        if not matching and truncated:
+            matching = [{"path": word, "size": None}]
         if not matching:
             raise NotFound(f"job {job} has no file {name!r}; 'simyard files {job}' lists them")
         found.update((item["path"], item) for item in matching)

@@ -44,6 +44,7 @@ jobs = Table(
     Column("attempt", Integer, nullable=False),
     Column("tag", String(200)),
     Column("native_id", String(200)),
+    Column("gpu_ids", Text),  # "0,3"
     Column("outcome_reason", String(40)),
     Column("outcome_exit_code", Integer),
     Column("outcome_signal", Integer),

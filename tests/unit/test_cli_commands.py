@@ -554,16 +554,37 @@ def test_names_pick_files_folders_and_patterns() -> None:
     def paths(*names: str) -> list[str]:
         return [item["path"] for item in download.chosen(items, list(names), "17")]
 
-    assert paths() == ["a/x.csv", "a/y.txt", "b.csv"]
     assert paths("a/") == ["a/x.csv", "a/y.txt"]
     assert paths("*.csv", "b.csv") == ["a/x.csv", "b.csv"]
     with pytest.raises(NotFound, match="'simyard files 17' lists them"):
         paths("nosuch")
+    assert download.chosen(items, ["far/away"], "17", True) == [{"path": "far/away", "size": None}]
+
+
+def test_a_download_takes_of_a_callers_folder_the_results_only(
+    service: FakeService, simyard: Run, tmp_path: Path
+) -> None:
+    listed = ("stdout.log", "work/private.txt", "work/s11.csv")
+    items = [{"path": path, "size": 1, "kind": "file"} for path in listed]
+    service.answers["GET /api/jobs/17/files"] = {"items": items}
+    service.answers["GET /api/jobs/17/result"] = {"outputs": ["s11.csv"], "missing": []}
+    for path in listed:
+        service.answers[f"GET /api/jobs/17/files/{path}"] = lambda _: (b"x", {})
+
+    def taken(spec: dict[str, Any], folder: str) -> set[str]:
+        service.answers["GET /api/jobs/17"] = job(17, "completed", spec=spec)
+        assert simyard("download", "17", "--to", str(tmp_path / folder))[0] == 0
+        found = (tmp_path / folder).rglob("*")
+        return {str(path.relative_to(tmp_path / folder)) for path in found if path.is_file()}
+
+    assert taken({"workdir": "/home/ada"}, "theirs") == {"stdout.log", "work/s11.csv"}
+    assert taken({}, "own") == set(listed)
 
 
 def test_a_download_replaces_nothing_without_being_told(
     service: FakeService, simyard: Run, tmp_path: Path
 ) -> None:
+    service.answers["GET /api/jobs/17"] = job(17, "completed")
     service.answers["GET /api/jobs/17/files"] = {"items": [{"path": "a/x", "size": 3}]}
     service.answers["GET /api/jobs/17/files/a/x"] = lambda _: (b"new", {})
     assert simyard("download", "17", "--to", str(tmp_path))[0] == 0

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 
 import pytest
 from hypothesis import given
@@ -52,13 +54,26 @@ def test_a_signal_goes_only_to_the_process_that_was_meant() -> None:
 @linux
 def test_a_tag_is_found_wherever_it_stands_in_the_environment() -> None:
     for environment in ({"SIMYARD_TAG": "t1"}, {"A": "b", "SIMYARD_TAG": "t1", "Z": ""}):
-        with subprocess.Popen(["/bin/sleep", "60"], env=environment) as child:
+        with _printing(environment) as child:
             assert processes.read_tag(child.pid) == "t1"
             assert [p.pid for p in processes.find_tagged(["t1"])["t1"]] == [child.pid]
-            child.kill()
-    with subprocess.Popen(["/bin/sleep", "60"], env={"XSIMYARD_TAG": "t1"}) as child:
+    with _printing({"XSIMYARD_TAG": "t1"}) as child:
         assert processes.read_tag(child.pid) is None
-        child.kill()
+
+
+@contextlib.contextmanager
+def _printing(environment: dict[str, str]) -> Iterator[subprocess.Popen[bytes]]:
+    """Run a process that is certainly past its start: between two steps of it none has a tag."""
+    command = ["/bin/sh", "-c", "echo; read line"]
+    with subprocess.Popen(
+        command, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as child:
+        try:
+            assert child.stdout is not None
+            child.stdout.readline()
+            yield child
+        finally:
+            child.kill()
 
 
 def _table(*rows: tuple[int, int, int, int, int]) -> dict[int, Process]:

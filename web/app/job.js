@@ -5,13 +5,13 @@ import { button, card, chip, fill, h, icon, setChip, setText } from "./dom.js";
 import {
   TERMINAL, WAITING, clean, cores, count, duration, exactTime, outcomeWords, plural, seconds, shellCommand, size, sizeOf, span, ticking, when,
 } from "./format.js";
-import { LogView, save } from "./log.js";
+import { FileList } from "./files.js";
+import { LogView } from "./log.js";
 import { complain, confirm, toast } from "./notice.js";
-import { call, mayChange, send, serverNow } from "./session.js";
+import { call, mayChange, serverNow } from "./session.js";
+import { timeline } from "./timeline.js";
 
 const USAGE_EVERY = 3000;
-const MOST_FILES = 300;
-const LARGEST_DOWNLOAD = 1024 ** 3;
 
 export class JobView {
   element = h("div", { class: "page job-page" });
@@ -100,7 +100,7 @@ export class JobView {
       this.#show();
       this.#loadEvents();
       if (first || before !== job.state) {
-        this.#loadFiles();
+        this.#parts.files.load();
         this.#loadUsage();
         this.#loadScript();
         if (TERMINAL.has(job.state)) this.#log.glance();
@@ -139,7 +139,7 @@ export class JobView {
     parts.resources = h("dl", { class: "facts" });
     parts.charts = h("div", { class: "charts" });
     parts.timeline = h("ol", { class: "timeline" });
-    parts.files = h("div", { class: "files" });
+    parts.files = new FileList(this.#id, this.#abort.signal);
     parts.copy = button("Copy", { icon: "copy", class: "quiet", on: () => this.#copy() });
     fill(
       this.element,
@@ -164,7 +164,7 @@ export class JobView {
           { class: "job-side" },
           card("Resources", {}, parts.resources, parts.charts),
           card("Timeline", {}, parts.timeline),
-          card("Files", { actions: button("Refresh", { icon: "retry", class: "quiet", on: () => this.#loadFiles() }) }, parts.files),
+          card("Files", { actions: button("Refresh", { icon: "retry", class: "quiet", on: () => parts.files.load() }) }, parts.files.element),
         ),
       ),
     );
@@ -271,21 +271,7 @@ export class JobView {
   async #loadEvents() {
     try {
       const { items } = await call("GET", this.#path("/events"), { signal: this.#abort.signal });
-      let before = null;
-      fill(
-        this.#parts.timeline,
-        items.slice(-60).map((event) => {
-          const gap = before ? seconds(before, event.time) : null;
-          before = event.time;
-          return h(
-            "li",
-            { data: { state: event.data?.state ?? "" } },
-            h("i"),
-            h("div", {}, h("span", {}, eventWords(event)), gap === null || gap < 0.05 ? null : h("span", { class: "muted" }, ` + ${duration(gap)}`)),
-            h("time", { class: "muted number", datetime: event.time, title: exactTime(event.time) }, when(event.time)),
-          );
-        }),
-      );
+      fill(this.#parts.timeline, timeline(items));
     } catch (error) {
       complain(error, "Loading the timeline");
     }
@@ -363,42 +349,6 @@ export class JobView {
     );
   }
 
-  async #loadFiles() {
-    try {
-      const { items, truncated } = await call("GET", this.#path("/files"), { signal: this.#abort.signal });
-      const files = items.filter((item) => !["directory", "dir", "folder"].includes(item.kind));
-      const shown = files.slice(0, MOST_FILES);
-      fill(
-        this.#parts.files,
-        shown.length === 0 ? h("p", { class: "muted" }, "No files yet.") : null,
-        shown.map((item) =>
-          h(
-            "button",
-            { type: "button", class: "file", title: `Download ${clean(item.path)}`, on: { click: () => this.#download(item) } },
-            icon("file"), h("span", { class: "path" }, clean(item.path)), h("span", { class: "muted number" }, size(item.size)), icon("download"),
-          ),
-        ),
-        truncated || files.length > shown.length ? h("p", { class: "muted" }, "There are more files. All of them: ", h("code", {}, `simyard download ${this.#id}`)) : null,
-      );
-    } catch (error) {
-      complain(error, "Listing the files");
-    }
-  }
-
-  async #download(item) {
-    if (item.size > LARGEST_DOWNLOAD) {
-      toast(`${item.path} is larger than ${size(LARGEST_DOWNLOAD)}. Use the command line: simyard download ${this.#id}`, { kind: "error" });
-      return;
-    }
-    try {
-      const path = item.path.split("/").map(encodeURIComponent).join("/");
-      const response = await send("GET", this.#path(`/files/${path}`), { signal: this.#abort.signal, accept: "*/*", patience: 0 });
-      save(await response.blob(), item.path.split("/").at(-1));
-    } catch (error) {
-      complain(error, `Downloading ${item.path}`);
-    }
-  }
-
   async #copy() {
     try {
       await navigator.clipboard.writeText(this.#parts.commandText ?? "");
@@ -446,34 +396,4 @@ export class JobView {
 /** Foreign text of several lines: the same replacements as in `clean`, line breaks and tabs kept. */
 function visible(text) {
   return text.split("\n").map((line) => line.split("\t").map(clean).join("\t")).join("\n");
-}
-
-function eventWords(event) {
-  const data = event.data ?? {};
-  switch (event.type) {
-    case "job.queued":
-      return data.attempt > 0 ? "Queued again" : "Queued";
-    case "job.held":
-      return "Held";
-    case "job.released":
-      return "Released";
-    case "job.submitting":
-      return "Handed over";
-    case "job.scheduled":
-      return "Waiting in the scheduler";
-    case "job.running":
-      return data.attempt > 1 ? `Started, attempt ${data.attempt}` : "Started";
-    case "job.completed":
-      return "Completed";
-    case "job.failed":
-      return data.outcome ? `Failed: ${clean(data.outcome.reason).replaceAll("_", " ")}${data.outcome.exit_code ? ` ${data.outcome.exit_code}` : ""}` : "Failed";
-    case "job.cancelled":
-      return "Cancelled";
-    case "job.retry":
-      return "Will be tried again";
-    case "job.changed":
-      return data.changed ? `Changed: ${clean(data.changed.join(", "))}` : data.cancel_requested || data.state === "running" ? "Cancel requested" : "Changed";
-    default:
-      return clean(event.type.replace(/^job\./, "").replaceAll("_", " "));
-  }
 }

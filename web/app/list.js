@@ -1,10 +1,11 @@
 // The page with all jobs: search, states, a table of which only the visible rows exist, bulk actions.
 
-import { button, chip, fill, h, icon, setChip, setText } from "./dom.js";
-import { TERMINAL, WAITING, clean, count, duration, exactTime, outcomeBrief, plural, size, sizeOf, span, ticking, when } from "./format.js";
+import { button, fill, h, icon, setText } from "./dom.js";
+import { TERMINAL, WAITING, count, plural } from "./format.js";
 import { tiles } from "./host.js";
-import { JobList, runSeconds } from "./jobs.js";
+import { JobList } from "./jobs.js";
 import { complain, confirm, toast } from "./notice.js";
+import { RowView } from "./row.js";
 import { statesOf, withStates } from "./search.js";
 import { call, mayChange } from "./session.js";
 
@@ -275,7 +276,7 @@ export class ListView {
       if (!row) continue;
       let parts = this.#elements.get(row.id);
       if (!parts) {
-        parts = this.#make(row);
+        parts = new RowView(row);
         this.#elements.set(row.id, parts);
       }
       const following = before ? before.nextElementSibling : this.#body.firstElementChild;
@@ -284,70 +285,18 @@ export class ListView {
       const top = `translateY(${index * this.#rowHeight}px)`;
       if (parts.element.style.transform !== top) parts.element.style.transform = top;
       parts.element.setAttribute("aria-rowindex", String(index + 2));
-      this.#update(parts, row);
+      parts.update(row, { selected: this.#selected.has(row.id), current: row.id === this.#current });
     }
     this.#showFoot();
     if (last > ids.length - CLOSE_TO_END && !this.#list.complete && !this.#list.loading && ids.length > 0) this.#list.more();
     if (ids.slice(first, last).some((id) => this.#needsRefresh(this.#list.rows.get(id)))) this.#refreshSoon();
   }
 
-  #make(row) {
-    const parts = {
-      pick: h("input", { type: "checkbox", "aria-label": `Select job ${row.id}`, data: { pick: row.id } }),
-      name: h("a", { class: "name", href: `#/jobs/${row.id}` }),
-      more: h("span", { class: "id" }),
-      chip: chip(row.state),
-      detail: h("div", { role: "cell", class: "c-detail" }),
-      cores: h("div", { role: "cell", class: "c-cores number" }),
-      memory: h("div", { role: "cell", class: "c-memory number" }),
-      duration: h("div", { role: "cell", class: "c-duration number" }),
-      when: h("time", {}),
-    };
-    parts.element = h(
-      "div",
-      { role: "row", class: "row", data: { id: row.id } },
-      h("div", { role: "cell", class: "pick" }, h("label", {}, parts.pick)),
-      h("div", { role: "cell", class: "c-name" }, parts.name, parts.more),
-      h("div", { role: "cell", class: "c-state" }, parts.chip),
-      parts.detail, parts.cores, parts.memory, parts.duration,
-      h("div", { role: "cell", class: "c-id number" }, parts.when),
-    );
-    return parts;
-  }
-
-  #update(parts, row) {
-    const name = clean(row.name);
-    setText(parts.name, name);
-    if (parts.name.title !== name) parts.name.title = name;
-    setText(parts.more, [`#${row.id}`, row.attempt > 1 ? `attempt ${row.attempt}` : "", row.project ? clean(row.project) : ""].filter(Boolean).join(" · "));
-    setChip(parts.chip, row.state);
-    const detail = describe(row);
-    setText(parts.detail, detail);
-    if (parts.detail.title !== detail) parts.detail.title = detail;
-    setText(parts.cores, count(row.spec.cores));
-    setText(parts.memory, memoryOf(row));
-    this.#showDuration(parts, row);
-    setText(parts.when, when(row.created_at));
-    if (parts.when.dateTime !== row.created_at) {
-      parts.when.dateTime = row.created_at;
-      parts.when.title = exactTime(row.created_at);
-    }
-    const selected = this.#selected.has(row.id);
-    if (parts.pick.checked !== selected) parts.pick.checked = selected;
-    parts.element.classList.toggle("selected", selected);
-    parts.element.classList.toggle("current", row.id === this.#current);
-  }
-
-  #showDuration(parts, row) {
-    const value = runSeconds(row);
-    setText(parts.duration, value === null ? "" : row.state === "running" ? ticking(value) : duration(value));
-  }
-
   #tick() {
     if (document.hidden) return;
     for (const [id, parts] of this.#elements) {
       const row = this.#list.rows.get(id);
-      if (row?.state === "running") this.#showDuration(parts, row);
+      if (row?.state === "running") parts.showDuration(row);
     }
     const { ids, first, last } = this.#visible();
     // The reasons of what waits change with what others do.
@@ -505,17 +454,4 @@ export class ListView {
       complain(error, "The selected jobs");
     }
   }
-}
-
-function describe(row) {
-  if (row.cancel_requested && !TERMINAL.has(row.state)) return "is being cancelled …";
-  if (TERMINAL.has(row.state)) return outcomeBrief(row);
-  if (row.state === "running") return row.spec.walltime ? `walltime ${span(row.spec.walltime)}` : "";
-  return clean(row.pending_reason ?? "");
-}
-
-function memoryOf(row) {
-  const asked = row.spec.memory;
-  if (row.rss > 0) return asked > 0 ? sizeOf(row.rss, asked) : size(row.rss);
-  return asked > 0 ? size(asked) : "";
 }

@@ -28,6 +28,7 @@ def upgrade() -> None:
         sa.Column("attempt", sa.Integer, nullable=False),
         sa.Column("tag", sa.String(200)),
         sa.Column("native_id", sa.String(200)),
+        sa.Column("gpu_ids", sa.Text),
         sa.Column("outcome_reason", sa.String(40)),
         sa.Column("outcome_exit_code", sa.Integer),
         sa.Column("outcome_signal", sa.Integer),
