@@ -1,6 +1,6 @@
 """The asynchronous client: every call of the wire, over connections that are proven first.
 
-Knows the wire (DESIGN §5) and how a service is found, lost and found again; nothing
+Knows the wire and how a service is found, lost and found again; nothing
 of handles or of hosting. Jobs are the wire's JSON objects.
 
 Before each new connection the server proves that it knows the token, so that a port
@@ -16,6 +16,7 @@ import contextlib
 import json
 import logging
 import os
+import re
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
 from typing import Any, TypeVar
@@ -495,11 +496,7 @@ async def _hello(endpoint: Endpoint, nonce: str) -> Any:
             wire.CONNECT_TIMEOUT,
         )
         writer.write(request.encode("latin-1"))
-        raw = await asyncio.wait_for(reader.read(1 << 16), wire.CONNECT_TIMEOUT)
-        while piece := await asyncio.wait_for(reader.read(1 << 16), wire.CONNECT_TIMEOUT):
-            raw += piece
-            if len(raw) > 1 << 20:
-                raise ValueError("its answer is too long")
+        raw = await asyncio.wait_for(_whole_answer(reader), wire.CONNECT_TIMEOUT)
         response = wire.parse_answer(raw)
         return json.loads(response) if response else None
     except ConnectionRefusedError:
@@ -508,7 +505,13 @@ async def _hello(endpoint: Endpoint, nonce: str) -> Any:
             "or correct the address",
             stale=True,
         ) from None
-    except (OSError, ValueError, asyncio.TimeoutError) as error:
+    except (
+        OSError,
+        ValueError,
+        EOFError,
+        asyncio.LimitOverrunError,
+        asyncio.TimeoutError,
+    ) as error:
         raise ServiceUnavailable(
             f"what answers at {endpoint.url} is no Simyard service, or one in trouble "
             f"({error or 'it is silent'}); nothing was sent to it"
@@ -518,6 +521,15 @@ async def _hello(endpoint: Endpoint, nonce: str) -> Any:
             writer.close()
             with contextlib.suppress(OSError):
                 await writer.wait_closed()
+
+
+async def _whole_answer(reader: asyncio.StreamReader) -> bytes:
+    """Read one short answer; who does not say how long it is has to hang up."""
+    head = await reader.readuntil(b"\r\n\r\n")
+    length = re.search(rb"(?i)\r\ncontent-length: *([0-9]{1,5})\r\n", head)
+    if length is not None:
+        return head + await reader.readexactly(int(length[1]))
+    return head + await reader.read(1 << 16)
 
 
 def _gone(endpoint: Endpoint, error: BaseException) -> SimyardError:

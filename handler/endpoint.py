@@ -1,7 +1,7 @@
 """Where the service of a home answers, and how it proves that it is the one.
 
 Standard library only, and nothing of ours but `errors`: this module is on the
-shell's submit path. It knows the endpoint file (DESIGN §5) and the proof; it does
+shell's submit path. It knows the endpoint file and the proof; it does
 not know how requests are sent. What a file or a server says is believed only
 where nobody but the owner can have said it.
 """

@@ -10,9 +10,11 @@ import asyncio
 import concurrent.futures
 import contextlib
 import os
+import selectors
 import sys
 import threading
-from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Iterator
+import weakref
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Iterator, Mapping
 from typing import Any, TypeVar
 
 from typing_extensions import ParamSpec
@@ -157,9 +159,62 @@ def in_notebook() -> bool:
     return shell is not None and hasattr(shell, "kernel")
 
 
+class _Selector(selectors.BaseSelector):
+    """The system's selector, but empty in a process that was forked.
+
+    A forked child shares the parent's epoll object. What the child's garbage collector
+    closes would be taken out of it, and the parent would wait for ever on a connection
+    that it believes to watch (seen with aiohttp's connections).
+    """
+
+    def __init__(self) -> None:
+        self._real = selectors.DefaultSelector()
+        _selectors.add(self)
+
+    def forked(self) -> None:
+        """Let go of what is the parent's."""
+        self._real = selectors.DefaultSelector()
+
+    def register(self, fileobj: Any, events: int, data: Any = None) -> selectors.SelectorKey:
+        return self._real.register(fileobj, events, data)
+
+    def unregister(self, fileobj: Any) -> selectors.SelectorKey:
+        return self._real.unregister(fileobj)
+
+    def modify(self, fileobj: Any, events: int, data: Any = None) -> selectors.SelectorKey:
+        return self._real.modify(fileobj, events, data)
+
+    def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
+        return self._real.select(timeout)
+
+    def get_map(self) -> Mapping[Any, selectors.SelectorKey]:
+        return self._real.get_map()
+
+    def close(self) -> None:
+        self._real.close()
+
+
+_selectors: weakref.WeakSet[_Selector] = weakref.WeakSet()
+
+
+def _after_fork_in_child() -> None:
+    for selector in list(_selectors):
+        selector.forked()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork_in_child)
+
+
+def _new_loop() -> asyncio.AbstractEventLoop:
+    if sys.platform == "win32":
+        return asyncio.new_event_loop()
+    return asyncio.SelectorEventLoop(_Selector())
+
+
 def _run_loop(started: concurrent.futures.Future[asyncio.AbstractEventLoop]) -> None:
     try:
-        loop = asyncio.new_event_loop()
+        loop = _new_loop()
     except BaseException as error:
         started.set_exception(error)
         return

@@ -3,7 +3,7 @@
 Standard library only, and nothing of ours but `errors` and `endpoint`: a whole
 `submit_job` must cost little more than a bare interpreter, so what only failures
 need is imported where it fails, and HTTP/1.1 (RFC 9112) is spoken over a plain
-socket. It knows the wire (DESIGN §5); nothing of jobs or specs.
+socket. It knows the wire; nothing of jobs or specs.
 
 The token is sent on a connection only after the server has shown, on that same
 connection, that it knows the token too. Whoever listens on a port that the

@@ -175,5 +175,8 @@ class SchedulerAdapter(Protocol):
     async def cancel(self, tags: Sequence[str], *, grace: float | None = None) -> None:
         """End the whole tree of each: polite signal, grace, kill. Idempotent."""
 
+    async def forget_before(self, cursor: str) -> None:
+        """Let go of the adapter's own records before `cursor`, which is durable elsewhere."""
+
     async def close(self) -> None:
         """Stop following. What runs goes on."""

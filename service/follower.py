@@ -11,7 +11,7 @@ import asyncio
 import logging
 from collections.abc import Callable, Sequence
 
-from ..scheduler_adapters.contract import Cause, Ending, Report, ReportKind
+from ..scheduler_adapters.contract import Cause, Ending, Report, ReportKind, SchedulerAdapter
 from .dispatcher import Dispatcher, never_started
 from .faults import faultpoint
 from .job_folder import JobFolder
@@ -30,9 +30,15 @@ class Follower:
     """Takes the reports of an adapter."""
 
     def __init__(
-        self, yard: Yard, dispatcher: Dispatcher, folder_of: Callable[[int], JobFolder]
+        self,
+        yard: Yard,
+        adapter: SchedulerAdapter,
+        dispatcher: Dispatcher,
+        folder_of: Callable[[int], JobFolder],
     ) -> None:
         self._yard = yard
+        self._adapter = adapter
+        self._generation = ""
         self._dispatcher = dispatcher
         self._folder_of = folder_of
 
@@ -53,7 +59,15 @@ class Follower:
                 self._yard.cleared(report.tag)
         await self._yard.commit(batch)
         faultpoint("report.committed")
+        await self._forget_records(batch.meta.get(CURSOR))
         self._dispatcher.wake()
+
+    async def _forget_records(self, cursor: str | None) -> None:
+        """Have the adapter delete what it wrote before this generation of its records."""
+        generation = (cursor or "").partition(":")[0]
+        if cursor is not None and generation != self._generation:
+            self._generation = generation
+            await self._adapter.forget_before(cursor)
 
     def _apply(self, batch: Batch, entry: Entry, report: Report, missing: Sequence[str]) -> None:
         state = entry.job.state
@@ -95,6 +109,7 @@ class Follower:
             used["started_at"] = report.time - usage.wall_seconds
         retries = entry.retries
         if retries is not None and may_retry(
+            state,
             outcome,
             tried=entry.job.attempt,
             limit=retries.limit,

@@ -190,4 +190,3 @@ class ManagerLock:
             return owner if isinstance(owner, dict) else {}
         except (OSError, ValueError):
             return {}
-

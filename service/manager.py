@@ -90,7 +90,7 @@ class Manager:
             _initial_limits(settings, store),
             policy,
         )
-        self._follower = Follower(self._yard, self._dispatcher, self.job_folder)
+        self._follower = Follower(self._yard, adapter, self._dispatcher, self.job_folder)
         self._intake = Intake(
             self._yard, lambda: self.limits, self._facts, host=socket.gethostname()
         )

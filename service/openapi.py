@@ -138,7 +138,7 @@ def _operation(operation: Operation, references: Mapping[int, Any]) -> dict[str,
         described["parameters"] = parameters
     if operation.body is not None:
         described["requestBody"] = {
-            "required": True,
+            "required": bool(getattr(operation.body, "model_fields", True)),
             "content": {"application/json": {"schema": references[id(operation.body)]}},
         }
     if operation.scope is Scope.OPEN:

@@ -100,10 +100,17 @@ def judge(
 
 
 def may_retry(
-    outcome: Outcome, *, tried: int, limit: int, on: Collection[OutcomeReason], cancelled: bool
+    state: JobState,
+    outcome: Outcome,
+    *,
+    tried: int,
+    limit: int,
+    on: Collection[OutcomeReason],
+    cancelled: bool,
 ) -> bool:
     """True where the policy asks for another attempt after the `tried`-th one."""
-    return not cancelled and tried <= limit and outcome.reason in on
+    failed = state is JobState.FAILED and not cancelled
+    return failed and tried <= limit and outcome.reason in on
 
 
 def _over_memory(ending: Ending, memory: int) -> str:

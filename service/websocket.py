@@ -79,9 +79,7 @@ async def events(request: web.Request) -> web.StreamResponse:
     desk = request.app[DESK]
     if query.job is not None:
         await desk.get(query.job)
-    subscription = desk.events.subscribe(
-        since=query.since, job_id=query.job, capacity=request.app.get(QUEUE, CAPACITY)
-    )
+    subscription = desk.events.subscribe(since=query.since, job_id=query.job, capacity=CAPACITY)
     end = subscription.close
     sockets.add(end)
     request.app[METRICS].sockets.inc()
@@ -196,8 +194,6 @@ class _Conversation:
 
 
 _EXPECTED = (ConnectionError, asyncio.TimeoutError)
-QUEUE: web.AppKey[int] = web.AppKey("socket-queue", int)
-"""Events queued for one reader before it has to load again."""
 
 
 def _text(item: Line | Resync) -> str:

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
 
 import pytest
 from checkout import ROOT
+from live_service import LiveService
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -22,3 +25,19 @@ def _own_world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     patch.setenv("PYTHONDONTWRITEBYTECODE", "1")
     yield
     patch.undo()
+
+
+@pytest.fixture
+def service_at() -> Iterator[Callable[..., LiveService]]:
+    """Start a service with its home in a folder; all are ended with their jobs afterwards."""
+    started: list[LiveService] = []
+
+    def start(folder: Path, **options: Any) -> LiveService:
+        service = LiveService(folder / "home", **options)
+        started.append(service)
+        service.start()
+        return service
+
+    yield start
+    for service in started:
+        service.end_everything()

@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -92,16 +92,21 @@ class Shell:
         assert "Traceback" not in ended.err, ended.err
         return ended
 
-    def start(self, module: str, *words: str) -> subprocess.Popen[bytes]:
-        """Start a module and leave it running."""
-        return subprocess.Popen(
+    @contextlib.contextmanager
+    def started(self, module: str, *words: str) -> Iterator[subprocess.Popen[bytes]]:
+        """Start a module; it is ended at the latest when the block is left."""
+        with subprocess.Popen(
             [sys.executable, "-m", module, *words],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             cwd=self.cwd,
             env=self.env,
-        )
+        ) as process:
+            try:
+                yield process
+            finally:
+                process.kill()
 
     def endpoint(self) -> Any:
         """Return the facts of the service that is there, None where none is."""

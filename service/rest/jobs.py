@@ -38,8 +38,8 @@ from .exchange import (
 MOST_IN_A_BATCH = 10_000
 MOST_IN_BULK = 10_000
 BULK_AT_ONCE = 64
-VALIDATED_AT_ONCE = 100
-"""Specs validated before the loop may see to others."""
+AT_ONCE = 50
+"""Specs validated, or jobs shown, before the loop may see to others."""
 MOST_EVENTS = 1000
 LONGEST_WAIT = 60.0
 
@@ -57,7 +57,7 @@ def _states(value: object) -> object:
 
 States = Annotated[
     tuple[JobState, ...],
-    BeforeValidator(_states, json_schema_input_type=str),
+    BeforeValidator(_states, json_schema_input_type=str | list[str]),
     Field(description="One or more states with commas; the words of other systems work too."),
 ]
 
@@ -155,6 +155,16 @@ def view_of(desk: Desk, job: Job, *, position: bool = False) -> JobView:
     )
 
 
+async def views_of(desk: Desk, jobs: Sequence[Job]) -> list[JobView]:
+    """Show many jobs, letting the loop see to others in between."""
+    views = []
+    for number, job in enumerate(jobs, start=1):
+        views.append(view_of(desk, job))
+        if number % AT_ONCE == 0:
+            await asyncio.sleep(0)
+    return views
+
+
 async def submit(request: web.Request) -> web.Response:
     """Submit one job."""
     body = await body_of(request)
@@ -190,11 +200,11 @@ async def submit_batch(request: web.Request) -> web.Response:
     specs = []
     for number, item in enumerate(listed):
         specs.append(_spec(item, f"jobs.{number}"))
-        if number % VALIDATED_AT_ONCE == VALIDATED_AT_ONCE - 1:
+        if number % AT_ONCE == AT_ONCE - 1:
             await asyncio.sleep(0)
     jobs = await _submitted(request, specs, "batch")
     desk = request.app[DESK]
-    return answer({"items": [view_of(desk, job) for job in jobs]}, status=201)
+    return answer({"items": await views_of(desk, jobs)}, status=201)
 
 
 def _spec(item: object, where: str) -> JobSpec:
@@ -230,7 +240,7 @@ async def list_jobs(request: web.Request) -> web.Response:
     page = await desk.list_jobs(wanted, limit=query.limit, cursor=query.cursor, count=count)
     return answer(
         {
-            "items": [view_of(desk, job) for job in page.jobs],
+            "items": await views_of(desk, page.jobs),
             "next_cursor": page.next_cursor,
             "total": page.total,
         }

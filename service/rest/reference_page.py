@@ -12,6 +12,7 @@ HTML = """<!doctype html>
     <meta name="color-scheme" content="light dark">
     <meta name="referrer" content="no-referrer">
     <title>Simyard: REST reference</title>
+    <link rel="icon" href="/icons/simyard.svg" type="image/svg+xml">
     <link rel="stylesheet" href="/docs.css">
     <script type="module" src="/docs.js"></script>
   </head>

@@ -49,10 +49,10 @@ def test_a_walltime_that_ends_is_124(live_shell: Shell) -> None:
 
 
 def test_ctrl_c_while_waiting_leaves_the_job_running(live_shell: Shell) -> None:
-    process = live_shell.start("simyard.cli.submit_job", "--wait", "--", "sleep", "60")
-    assert process.stdout is not None
-    assert process.stderr is not None
-    with process:
+    words = ("simyard.cli.submit_job", "--wait", "--", "sleep", "60")
+    with live_shell.started(*words) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
         job_id = process.stdout.readline().decode().strip()
         process.send_signal(signal.SIGINT)
         assert process.wait(30) == 130
@@ -263,10 +263,9 @@ def test_the_dashboard_is_there_behind_the_file(live_shell: Shell, live_home: Pa
 
 def test_a_reader_that_goes_away_is_no_failure_of_ours(live_shell: Shell) -> None:
     job_id = live_shell.submit_job("--wait", "--", PYTHON, "-c", "print('x' * 8000000)").out.strip()
-    process = live_shell.start("simyard", "logs", job_id)
-    assert process.stdout is not None
-    assert process.stderr is not None
-    with process:
+    with live_shell.started("simyard", "logs", job_id) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
         process.stdout.read(10)
         process.stdout.close()
         assert process.wait(30) == 141

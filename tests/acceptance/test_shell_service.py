@@ -79,18 +79,17 @@ def test_waiting_survives_a_service_that_is_killed_and_comes_back(shell: Shell) 
     waiting = f"until [ -e {release} ]; do sleep 0.05; done; exit 6"
     job_id = shell.submit("--", "sh", "-c", waiting)
     shell.wait_until_running(job_id)
-    process = shell.start("simyard", "wait", job_id)
-    os.kill(shell.endpoint()["pid"], signal.SIGKILL)
-    release.touch()
-    assert shell.simyard("serve", "--detach").code == 0
-    with process:
+    with shell.started("simyard", "wait", job_id) as process:
+        os.kill(shell.endpoint()["pid"], signal.SIGKILL)
+        release.touch()
+        again = shell.simyard("serve", "--detach")
+        assert again.code == 0, again.err
         assert process.wait(60) == 6
 
 
 def test_the_foreground_service_says_where_it_is_and_ends_on_a_signal(shell: Shell) -> None:
-    process = shell.start("simyard", "serve", "--port", "0")
-    assert process.stderr is not None
-    with process:
+    with shell.started("simyard", "serve", "--port", "0") as process:
+        assert process.stderr is not None
         line = process.stderr.readline().decode()
         assert str(shell.home) in line
         assert shell.endpoint()["url"] in line
@@ -137,8 +136,7 @@ def test_a_bad_setting_is_told_by_the_detached_service_too(
 
 def test_a_home_that_is_a_file_is_refused(shell: Shell) -> None:
     shell.home.write_text("")
-    for run in (lambda: shell.simyard("serve", "--detach"), lambda: shell.submit_job("--", "true")):
-        ended = run()
+    for ended in (shell.simyard("serve", "--detach"), shell.submit_job("--", "true")):
         assert ended.code == 1
         assert "--home" in ended.err
 
@@ -146,8 +144,7 @@ def test_a_home_that_is_a_file_is_refused(shell: Shell) -> None:
 @pytest.mark.skipif(os.name != "posix" or os.geteuid() == 0, reason="root may write anywhere")
 def test_a_home_without_permission_is_refused(shell: Shell) -> None:
     shell.home.mkdir(mode=0o500)
-    for run in (lambda: shell.simyard("serve", "--detach"), lambda: shell.submit_job("--", "true")):
-        ended = run()
+    for ended in (shell.simyard("serve", "--detach"), shell.submit_job("--", "true")):
         assert ended.code in (1, 3)
         assert str(shell.home) in ended.err
 
@@ -164,3 +161,14 @@ def test_a_wrong_token_or_address_is_told_apart_from_no_service(shell: Shell) ->
     token = shell.endpoint()["token"]
     ended = shell.simyard("jobs", "--url", url, "--json", env={"SIMYARD_TOKEN": token})
     assert json.loads(ended.out) == {"items": []}
+
+
+@pytest.mark.skipif(not os.path.isdir("/proc/self"), reason="needs a folder that nobody can write")
+def test_a_home_that_cannot_be_created_is_refused(shell: Shell) -> None:
+    elsewhere = {"SIMYARD_HOME": "/proc/simyard"}
+    for ended in (
+        shell.simyard("serve", "--detach", env=elsewhere),
+        shell.submit_job("--", "true", env=elsewhere),
+    ):
+        assert (ended.code, ended.out) == (1, "")
+        assert "/proc/simyard" in ended.err

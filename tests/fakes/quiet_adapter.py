@@ -42,6 +42,9 @@ class QuietAdapter:
     async def cancel(self, tags: Sequence[str], *, grace: float | None = None) -> None:
         return None
 
+    async def forget_before(self, cursor: str) -> None:
+        return None
+
     async def close(self) -> None:
         self._listener = None
 

@@ -41,7 +41,8 @@ def filled(operation: Operation) -> str:
 
 
 def operations(service: WireService) -> list[Operation]:
-    return list(service.application[ROUTES])
+    routes: Routes = service.application[ROUTES]
+    return list(routes)
 
 
 async def test_a_route_without_a_scope_cannot_be_registered() -> None:
@@ -258,7 +259,7 @@ async def test_another_origin_is_refused_even_with_the_token(
         ("POST", "/api/session"),
         ("GET", "/api/events"),
     ):
-        body = {} if method == "POST" else None
+        body: Any = {} if method == "POST" else None
         await service.refused(403, method, path, body, headers=headers)
 
 

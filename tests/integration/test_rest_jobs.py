@@ -195,7 +195,8 @@ async def test_bulk_control_says_of_each_job_what_came_of_it(service: WireServic
         "POST", "/api/jobs/release", {"filter": {"state": ["held"], "group": "g"}}
     )
     assert [item["id"] for item in rest["items"]] == [held[2]]
-    for body in ({}, {"ids": ["1"], "filter": {"group": "g"}}, {"filter": {}}, {"ids": "1"}):
+    wrong: list[Any] = [{}, {"ids": ["1"], "filter": {"group": "g"}}, {"filter": {}}, {"ids": "1"}]
+    for body in wrong:
         await service.refused(400, "POST", "/api/jobs/cancel", body)
 
 

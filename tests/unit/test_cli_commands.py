@@ -510,7 +510,7 @@ def test_a_log_longer_than_one_answer_is_read_to_its_end(
 
 
 @pytest.mark.parametrize("ending", [b"", b"\n"])
-@pytest.mark.parametrize("wanted", [0, 1, 3, 5000])
+@pytest.mark.parametrize("wanted", [0, 1, 3, 50, 5000])
 def test_the_tail_is_the_last_lines(
     wanted: int, ending: bytes, service: FakeService, capfdbinary: pytest.CaptureFixture[bytes]
 ) -> None:

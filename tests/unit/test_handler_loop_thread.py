@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import socket
 import threading
 import time
 from collections.abc import AsyncGenerator, Iterator
@@ -150,6 +151,32 @@ def test_a_forked_child_is_told_so(portal: LoopThread) -> None:
     assert portal.call(double, 1) == 2
 
 
+def test_what_a_forked_child_closes_stays_open_for_the_parent(portal: LoopThread) -> None:
+    """Both share one epoll object; the child's garbage collector must not touch it."""
+
+    async def connect() -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        ours, theirs = socket.socketpair()
+        keep.append(ours)
+        return await asyncio.open_connection(sock=theirs)
+
+    keep: list[socket.socket] = []
+    reader, writer = portal.call(connect)
+    child = fork()
+    if child == 0:
+        writer.close()
+        os._exit(0)
+    os.waitpid(child, 0)
+    keep[0].sendall(b"still here\n")
+    assert portal.call(asyncio.wait_for, reader.readline(), 10) == b"still here\n"
+
+    async def hang_up() -> None:
+        writer.close()
+        await writer.wait_closed()
+
+    portal.call(hang_up)
+    keep[0].close()
+
+
 def fork() -> int:
     import warnings
 
@@ -190,7 +217,7 @@ def test_a_failure_to_start_reaches_the_caller(monkeypatch: pytest.MonkeyPatch) 
     def fail() -> None:
         raise OSError("no descriptors left")
 
-    monkeypatch.setattr(loop_thread.asyncio, "new_event_loop", fail)
+    monkeypatch.setattr(loop_thread, "_new_loop", fail)
     one = LoopThread()
     with pytest.raises(OSError, match="no descriptors left"):
         one.call(double, 1)

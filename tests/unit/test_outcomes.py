@@ -74,12 +74,22 @@ FAILED = Outcome(reason=OutcomeReason.EXIT_CODE, exit_code=1)
 @pytest.mark.parametrize(("tried", "again"), [(1, True), (2, True), (3, False)])
 def test_a_retry_limit_of_two_means_three_attempts(tried: int, again: bool) -> None:
     on = [OutcomeReason.EXIT_CODE]
-    assert may_retry(FAILED, tried=tried, limit=2, on=on, cancelled=False) is again
+    assert may_retry(JobState.FAILED, FAILED, tried=tried, limit=2, on=on, cancelled=False) is again
 
 
 def test_a_reason_that_is_not_named_is_not_retried() -> None:
-    assert not may_retry(FAILED, tried=1, limit=5, on=[OutcomeReason.NODE_FAILURE], cancelled=False)
+    assert not may_retry(
+        JobState.FAILED, FAILED, tried=1, limit=5, on=[OutcomeReason.NODE_FAILURE], cancelled=False
+    )
 
 
 def test_a_job_somebody_wants_cancelled_is_not_retried() -> None:
-    assert not may_retry(FAILED, tried=1, limit=5, on=[OutcomeReason.EXIT_CODE], cancelled=True)
+    assert not may_retry(
+        JobState.FAILED, FAILED, tried=1, limit=5, on=[OutcomeReason.EXIT_CODE], cancelled=True
+    )
+
+
+def test_a_success_is_not_retried_although_it_has_an_exit_code() -> None:
+    done = Outcome(reason=OutcomeReason.EXIT_CODE, exit_code=0)
+    on = [OutcomeReason.EXIT_CODE]
+    assert not may_retry(JobState.COMPLETED, done, tried=1, limit=5, on=on, cancelled=False)

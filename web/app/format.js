@@ -118,7 +118,7 @@ export function shellCommand(words) {
   return words.map((word) => (/^[A-Za-z0-9_@%+=:,./-]+$/.test(word) ? word : `'${word.replaceAll("'", "'\\''")}'`)).join(" ");
 }
 
-export function signalName(number) {
+function signalName(number) {
   return SIGNALS[number] ? `${SIGNALS[number]} (signal ${number})` : `signal ${number}`;
 }
 

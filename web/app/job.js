@@ -3,7 +3,7 @@
 import { chart } from "./chart.js";
 import { button, card, chip, fill, h, icon, setChip, setText } from "./dom.js";
 import {
-  TERMINAL, WAITING, clean, cores, count, duration, exactTime, outcomeWords, plural, seconds, shellCommand, size, sizeOf, span, ticking, when,
+  TERMINAL, WAITING, clean, cores, count, duration, outcomeWords, plural, seconds, shellCommand, size, sizeOf, span, ticking,
 } from "./format.js";
 import { FileList } from "./files.js";
 import { LogView } from "./log.js";

@@ -40,7 +40,7 @@ export function mayChange() {
   return sessionStorage.getItem(SCOPE) !== "read";
 }
 
-export function forget() {
+function forget() {
   token = null;
   sessionStorage.removeItem(KEY);
   sessionStorage.removeItem(SCOPE);
