@@ -84,6 +84,9 @@ def combined(document: Mapping[str, Any]) -> dict[str, Any]:
     written = _anchored(read(text), assumed.get("workdir"))
     if any(given.get(name) is not None for name in ONE_OF):
         written = {name: value for name, value in written.items() if name not in ONE_OF}
+    if written.get("files") and not written.get("workdir"):
+        # Input files are copied: into a folder of the job's own, not over the caller's.
+        assumed = {name: value for name, value in assumed.items() if name != "workdir"}
     spec = {**assumed, **written, **given}
     for name in MERGED:
         parts = [

@@ -123,11 +123,15 @@ def test_what_could_never_run_is_refused_with_the_reason(one_core: LiveService) 
     ],
 )
 def test_dependencies(
-    one_core: LiveService, condition: str, first_code: int, expected: str
+    one_core: LiveService, tmp_path: Path, condition: str, first_code: int, expected: str
 ) -> None:
-    first = one_core.submit({"command": ["sh", "-c", f"sleep 0.1; exit {first_code}"]})
+    gate = tmp_path / "gate"
+    first = one_core.submit(
+        {"script": f"while [ ! -e {gate} ]; do sleep 0.02; done; exit {first_code}"}
+    )
     second = one_core.submit({**TRUE, "depends_on": f"{condition}:{first}"})
     third = one_core.submit({**TRUE, "depends_on": f"afterany:{second}"})
+    gate.touch()
     job = one_core.wait_for_end(second)
     assert job["state"] == expected
     if expected == "failed":
@@ -137,10 +141,14 @@ def test_dependencies(
     assert one_core.wait_for_end(third)["state"] == "completed"
 
 
-def test_a_chain_of_dependents_falls_with_its_first_link(one_core: LiveService) -> None:
-    ids = [one_core.submit({"command": ["sh", "-c", "sleep 0.3; exit 1"]})]
+def test_a_chain_of_dependents_falls_with_its_first_link(
+    one_core: LiveService, tmp_path: Path
+) -> None:
+    script = f"while [ ! -e {tmp_path}/gate ]; do sleep 0.02; done; exit 1"
+    ids = [one_core.submit({"script": script})]
     for _ in range(50):
         ids.append(one_core.submit({**TRUE, "depends_on": ids[-1]}))
+    (tmp_path / "gate").touch()
     assert one_core.wait_for_end(ids[-1])["outcome"]["reason"] == "dependency_failed"
 
 

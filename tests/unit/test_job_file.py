@@ -81,6 +81,17 @@ def test_what_is_no_job_file_is_refused_with_the_place(text: str, said: str) -> 
         read(text)
 
 
+def test_input_files_are_not_copied_over_the_callers_folder() -> None:
+    spec = combined(
+        {
+            "yaml": "command: [a]\nfiles: [si.in]",
+            "defaults": {"workdir": "/here", "env": {"A": "b"}},
+        }
+    )
+    assert "workdir" not in spec
+    assert (spec["files"], spec["env"]) == (["/here/si.in"], {"A": "b"})
+
+
 def test_an_unknown_field_is_named() -> None:
     with pytest.raises(ValidationError, match="corse"):
         spec_of({"yaml": "command: [a]\ncorse: 4"})
