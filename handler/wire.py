@@ -206,7 +206,10 @@ class Connection:
     def prove(self) -> Endpoint:
         """Connect where that is not done, and have the server prove itself."""
         if self._socket is None:
-            self._connect()
+            try:
+                self._connect()
+            except _Lost as lost:
+                raise lost.error from None
         return self.endpoint
 
     def submit(self, spec: Mapping[str, Any], *, key: str | None = None) -> Any:
@@ -428,7 +431,7 @@ def connect(
     token = token or os.environ.get("SIMYARD_TOKEN")
     if address and token:
         connection = Connection(Endpoint(address, token), timeout=timeout)
-        _prove(connection)
+        connection.prove()
         return connection
     start = start and not url
     if host or port:
@@ -448,19 +451,12 @@ def connect(
             f"{address}; for another service give its --token too"
         )
     try:
-        _prove(connection)
+        connection.prove()
     except (NotRunning, PermissionDenied, ServiceUnavailable):
         # The process id was given to another program: nobody serves this home.
         connection.endpoint = locate(folder, start=start, flags=flags, say=say, distrust=True)
-        _prove(connection)
-    return connection
-
-
-def _prove(connection: Connection) -> None:
-    try:
         connection.prove()
-    except _Lost as lost:
-        raise lost.error from None
+    return connection
 
 
 def address_given(
@@ -500,8 +496,8 @@ def locate(
     try:
         if distrust:
             raise NotRunning(
-                f"the service of the home {home} is gone and its address is in use by "
-                "something else; start one with 'simyard serve --detach'",
+                f"the service of the home {home} is gone: what its endpoint file names does "
+                "not answer as Simyard; start one with 'simyard serve --detach'",
                 stale=True,
             )
         return find_endpoint(home)

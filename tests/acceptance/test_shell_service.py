@@ -7,7 +7,9 @@ import os
 import signal
 import socket
 
+import psutil
 import pytest
+from live_service import wait_until
 from shell import Shell
 
 from simyard.cli.commands.stop import gone
@@ -74,12 +76,20 @@ def test_a_service_that_was_killed_is_told_as_none(shell: Shell) -> None:
     assert "simyard serve --detach" in ended.err
 
 
+def connected(pid: int) -> bool:
+    """True while a process holds a TCP connection."""
+    process = psutil.Process(pid)
+    listed = getattr(process, "net_connections", None) or process.connections
+    return any(item.status == psutil.CONN_ESTABLISHED for item in listed(kind="tcp"))
+
+
 def test_waiting_survives_a_service_that_is_killed_and_comes_back(shell: Shell) -> None:
     release = shell.cwd / "release"
     waiting = f"until [ -e {release} ]; do sleep 0.05; done; exit 6"
     job_id = shell.submit("--", "sh", "-c", waiting)
     shell.wait_until_running(job_id)
     with shell.started("simyard", "wait", job_id) as process:
+        wait_until(lambda: connected(process.pid), "the waiting shell talks to the service")
         os.kill(shell.endpoint()["pid"], signal.SIGKILL)
         release.touch()
         again = shell.simyard("serve", "--detach")

@@ -186,3 +186,12 @@ async def test_taking_can_be_given_up_without_losing_anything() -> None:
     await asyncio.gather(waiting, return_exceptions=True)
     log.publish([event(2)])
     assert await taken(subscription, 2) == [1, 2]
+
+
+async def test_what_is_committed_but_not_yet_told_comes_once() -> None:
+    history = History(*(event(seq) for seq in range(1, 13)))
+    log = EventLog(history.fetch, latest=10)
+    subscription = log.subscribe(since=5)
+    first = await taken(subscription, 5)
+    log.publish([event(11), event(12)])
+    assert first + await taken(subscription, 2) == [6, 7, 8, 9, 10, 11, 12]

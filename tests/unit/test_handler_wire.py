@@ -337,7 +337,7 @@ def test_another_program_on_the_port_of_a_dead_service_is_not_believed(
 ) -> None:
     squatter = serve(token="another")
     publish(tmp_path, squatter)
-    with pytest.raises(NotRunning, match="something else"):
+    with pytest.raises(NotRunning, match="does not answer as Simyard"):
         wire.connect(tmp_path)
     assert TOKEN.encode() not in squatter.received
 
