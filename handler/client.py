@@ -275,7 +275,9 @@ class Client:
         `ServiceUnavailable` where it went away.
         """
         safe = method != "POST" or key is not None if safe is None else safe
-        for _ in range(3):
+        left = 3 if safe else 1
+        while True:
+            left -= 1
             async with self.stream(
                 method,
                 path,
@@ -289,12 +291,10 @@ class Client:
                 try:
                     text = await response.read()
                 except (aiohttp.ClientError, asyncio.TimeoutError) as error:
-                    failure = _gone(self.endpoint, error)
-                    if not safe:
-                        raise failure from error
+                    if not left:
+                        raise _gone(self.endpoint, error) from error
                     continue
                 return json.loads(text) if text else None
-        raise failure
 
     # -- the calls of the wire ---------------------------------------------------------
 

@@ -105,7 +105,17 @@ def start_detached(
             return found
         if say is not None:
             say(f"simyard: starting a service in the background for {home}")
+            _warn_once(home, say)
         return bring_up(home, flags, seconds=seconds)
+
+
+def _warn_once(home: str, say: Callable[[str], None]) -> None:
+    """At the first start of a home, say where this machine would end its jobs."""
+    if not os.path.exists(os.path.join(home, "store.db")):
+        from .survival import hints
+
+        for hint in hints():
+            say(f"simyard: {hint} (see 'simyard doctor')")
 
 
 def bring_up(home: str, flags: Sequence[str] = (), *, seconds: float = START_SECONDS) -> Endpoint:

@@ -34,6 +34,7 @@ class Source(Protocol):
 
     async def client(self) -> Client:
         """Return a client that has found the service."""
+        raise NotImplementedError
 
 
 class AsyncJobHandle:

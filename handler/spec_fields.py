@@ -23,7 +23,7 @@ Size = int | str
 Duration = float | str
 """Seconds, or as people write them: "2h30m", "1-12:00:00"."""
 PathLike = Union[str, "os.PathLike[str]"]
-Work = Union["JobSpec", Mapping[str, Any], Sequence[PathLike]]
+Work = Union["JobSpec", Mapping[str, Any], Sequence[PathLike | int | float]]
 """What can be submitted: a spec, its fields, or a command as a list."""
 
 

@@ -317,6 +317,7 @@ class Connection:
             self.close()
         if self._socket is None:
             self._connect()
+        assert self._socket is not None
         try:
             self._socket.settimeout(timeout or self._timeout)
             self._send(method, target, body, {**headers, **self._credential()})

@@ -104,6 +104,10 @@ def looks_secret(name: str) -> bool:
 def masked(environment: Mapping[str, str]) -> dict[str, str]:
     """Return `environment` as it may be shown: sorted, values that look secret hidden."""
     return {
-        name: MASK if looks_secret(name) else _PASSWORD_IN_URL.sub(rf"\1{MASK}\2", value)
+        name: MASK if looks_secret(name) else _without_password(value)
         for name, value in sorted(environment.items())
     }
+
+
+def _without_password(value: str) -> str:
+    return _PASSWORD_IN_URL.sub(rf"\1{MASK}\2", value) if "://" in value else value

@@ -17,11 +17,12 @@ from .states import JobState
 from .store.batch import Batch, IdempotencyRecord
 from .yard import Yard, dependency_outcome, satisfied
 
-LOCAL_NAMES = frozenset({"auto", "local", "none"})
+AUTO = "auto"
+LOCAL_NAMES = frozenset({AUTO, "local", "none"})
 
 
 class Intake:
-    """Accepts submissions, one after the other."""
+    """Accepts submissions."""
 
     def __init__(
         self,
@@ -30,13 +31,16 @@ class Intake:
         facts: Callable[[], HostFacts],
         *,
         host: str,
+        default_scheduler: str,
     ) -> None:
         self.next_id = 1
+        self._default_scheduler = default_scheduler
         self._yard = yard
         self._limits = limits
         self._facts = facts
         self._host = host
-        self._submitting = asyncio.Lock()
+        self._under_way: dict[str, asyncio.Future[None]] = {}
+        """Idempotency keys whose first use is not committed yet."""
 
     async def submit(
         self,
@@ -54,34 +58,47 @@ class Intake:
         """
         if not specs:
             raise InvalidInput("there is no job in the request")
-        async with self._submitting:
-            if idempotency_key is not None:
-                earlier = await self._yard.store.idempotent(idempotency_key)
-                if earlier is not None:
-                    return await self._replayed(earlier, digest)
-            for position, spec in enumerate(specs):
-                self.check_possible(spec, position if len(specs) > 1 else None)
-                _, broken = await self._dependencies(spec)
-                if broken is not None:
-                    raise InvalidInput(f"this job could never start: {broken.message}")
-            now = time.time()
-            batch = Batch(durable=True)
-            jobs = [
-                self._new_job(batch, self.next_id + number, spec, now, retry_of)
-                for number, spec in enumerate(specs)
-            ]
-            if idempotency_key is not None:
-                ids = tuple(job.id for job in jobs)
-                batch.idempotency.append(
-                    IdempotencyRecord(
-                        key=idempotency_key, digest=digest, job_ids=ids, created_at=now
-                    )
-                )
-            self.next_id += len(jobs)
-            faultpoint("submit.before-commit")
-            await self._yard.commit(batch, refusable=True)
-            faultpoint("submit.committed")
-            await self._admit(jobs, specs)
+        if idempotency_key is None:
+            return await self._accept(specs, None, retry_of)
+        while idempotency_key in self._under_way:
+            await asyncio.wait({self._under_way[idempotency_key]})
+        done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._under_way[idempotency_key] = done
+        try:
+            earlier = await self._yard.store.idempotent(idempotency_key)
+            if earlier is not None:
+                return await self._replayed(earlier, digest)
+            return await self._accept(specs, (idempotency_key, digest), retry_of)
+        finally:
+            del self._under_way[idempotency_key]
+            done.set_result(None)
+
+    async def _accept(
+        self, specs: Sequence[JobSpec], key: tuple[str, str] | None, retry_of: int | None
+    ) -> list[Job]:
+        """Check, commit, take up. Many submissions may be here at once: they share a commit."""
+        for position, spec in enumerate(specs):
+            self.check_possible(spec, position if len(specs) > 1 else None)
+            _, broken = await self._dependencies(spec)
+            if broken is not None:
+                raise InvalidInput(f"this job could never start: {broken.message}")
+        # From here to the commit nothing is awaited: ids and events are in the order of the store.
+        now = time.time()
+        batch = Batch(durable=True)
+        jobs = [
+            self._new_job(batch, self.next_id + number, spec, now, retry_of)
+            for number, spec in enumerate(specs)
+        ]
+        self.next_id += len(jobs)
+        if key is not None:
+            ids = tuple(job.id for job in jobs)
+            batch.idempotency.append(
+                IdempotencyRecord(key=key[0], digest=key[1], job_ids=ids, created_at=now)
+            )
+        faultpoint("submit.before-commit")
+        await self._yard.commit(batch, refusable=True)
+        faultpoint("submit.committed")
+        await self._admit(jobs, specs)
         return jobs
 
     async def _admit(self, jobs: Sequence[Job], specs: Sequence[JobSpec]) -> None:
@@ -133,9 +150,10 @@ class Intake:
     def check_possible(self, spec: JobSpec, position: int | None = None) -> None:
         """Raise where `spec` could never run here, saying why."""
         where = "" if position is None else f"job {position} of the batch: "
-        if spec.scheduler not in LOCAL_NAMES:
+        wanted = self._default_scheduler if spec.scheduler == AUTO else spec.scheduler
+        if wanted not in LOCAL_NAMES:
             raise InvalidInput(
-                f"{where}there is no scheduler {spec.scheduler!r} here; this service has 'local'"
+                f"{where}there is no scheduler {wanted!r} here; this service has 'local'"
             )
         reason = impossible(spec.resource_request(), self._limits(), self._facts())
         if reason is not None:

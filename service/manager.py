@@ -78,7 +78,9 @@ class Manager:
         )
         self._store = store
         self._adapter = adapter
-        self._yard = Yard(store, self.events, keep_events=settings.keep_events)
+        self._yard = Yard(
+            store, self.events, keep_events=settings.keep_events, grace=settings.grace
+        )
         policy = Policy(
             overtake_limit=settings.overtake_limit, reserve_after=settings.reserve_after
         )
@@ -92,7 +94,11 @@ class Manager:
         )
         self._follower = Follower(self._yard, adapter, self._dispatcher, self.job_folder)
         self._intake = Intake(
-            self._yard, lambda: self.limits, self._facts, host=socket.gethostname()
+            self._yard,
+            lambda: self.limits,
+            self._facts,
+            host=socket.gethostname(),
+            default_scheduler=settings.default_scheduler,
         )
 
     def job_folder(self, job_id: int) -> JobFolder:
@@ -429,10 +435,14 @@ class Manager:
 
     async def _live(self, job_id: int, verb: str, done: JobState | None = None) -> Entry | None:
         """Return the entry of a job that is not over; None where it ended as `done`."""
-        entry = self._yard.entries.get(job_id)
-        if entry is not None and not entry.job.state.terminal:
-            return entry
-        job = entry.job if entry is not None else await self.get(job_id)
+        while True:
+            entry = self._yard.entries.get(job_id)
+            if entry is not None and not entry.job.state.terminal:
+                return entry
+            job = entry.job if entry is not None else await self.get(job_id)
+            if job.state.terminal:
+                break
+            await asyncio.sleep(0)  # committed, and about to be taken up
         if job.state is done:
             return None
         raise Conflict(f"cannot {verb} job {job_id}: it is over, it {_ended_word(job.state)}")

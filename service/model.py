@@ -33,8 +33,14 @@ NAME = re.compile(r"[^\x00-\x1f\x7f-\x9f\u2028\u2029]{1,200}\Z")
 WORD = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+:@/-]{0,99}\Z")
 VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
 
-Bytes = Annotated[int, BeforeValidator(parse_size), Field(ge=0, le=1 << 60)]
-Seconds = Annotated[float, BeforeValidator(parse_duration), Field(gt=0, le=10 * 365 * 86400)]
+Bytes = Annotated[
+    int, BeforeValidator(parse_size, json_schema_input_type=int | str), Field(ge=0, le=1 << 60)
+]
+Seconds = Annotated[
+    float,
+    BeforeValidator(parse_duration, json_schema_input_type=float | str),
+    Field(gt=0, le=10 * 365 * 86400),
+]
 
 
 def _printable(text: str) -> str:
@@ -214,7 +220,10 @@ class JobSpec(_Strict):
     walltime: Seconds | None = Field(
         default=None, description="Seconds, or as people write them: '2h30m', '1-12:00:00'."
     )
-    grace: Seconds = Field(default=10.0, description="From the polite signal to the kill.")
+    grace: Seconds | None = Field(
+        default=None,
+        description="From the polite signal to the kill; the service's setting where not given.",
+    )
     output_limit: Bytes | None = Field(default=None, description="End the job beyond it.")
 
     priority: int = Field(default=0, ge=-1_000_000, le=1_000_000)

@@ -192,7 +192,9 @@ def serve(home: Path, flags: Mapping[str, object]) -> int:
 
 
 async def _serve(home: Path, flags: Mapping[str, object]) -> int:
+    _log_to_stderr()
     service = await HostedService.start(home, flags)
+    logging.getLogger("simyard").setLevel(service.settings.log_level.upper())
     loop = asyncio.get_running_loop()
     asked = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -208,6 +210,18 @@ async def _serve(home: Path, flags: Mapping[str, object]) -> int:
     if isinstance(service.failure, SimyardError):
         raise service.failure
     return 0 if service.failure is None else 1
+
+
+def _log_to_stderr() -> None:
+    """Write our log lines to stderr, which is `run/service.log` of a detached service."""
+    handler = logging.StreamHandler()
+    line = logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s")
+    line.converter = time.gmtime
+    line.default_time_format, line.default_msec_format = "%Y-%m-%dT%H:%M:%S", "%s.%03dZ"
+    handler.setFormatter(line)
+    ours = logging.getLogger("simyard")
+    ours.addHandler(handler)
+    ours.propagate = False
 
 
 def _check_bind(settings: Settings) -> None:

@@ -122,11 +122,11 @@ class Settings(BaseModel):
         default_factory=dict, description="Licence counters: how many of each name there are."
     )
     reserve_after: Seconds = Field(
-        default=600.0,
+        default=300.0,
         description="How long the first waiting job is overtaken before room is kept for it.",
     )
     overtake_limit: int = Field(
-        default=100,
+        default=20,
         ge=1,
         le=1_000_000,
         description="How many jobs may overtake the first waiting one before room is kept for it.",

@@ -54,11 +54,13 @@ class Entry:
         "walltime",
     )
 
-    def __init__(self, job: Job, spec: JobSpec, request: ResourceRequest) -> None:
+    def __init__(
+        self, job: Job, spec: JobSpec, request: ResourceRequest, default_grace: float
+    ) -> None:
         self.job = job
         self.request = request
         self.walltime = spec.walltime
-        self.grace = spec.grace
+        self.grace = default_grace if spec.grace is None else spec.grace
         self.memory = spec.memory
         self.output_limit = spec.output_limit
         self.retries: Retries | None = spec.retries if spec.retries.limit else None
@@ -85,7 +87,8 @@ class Slot:
 class Yard:
     """The index of live jobs, the ready queue, the grants, and the one way to change a job."""
 
-    def __init__(self, store: Store, events: EventLog, *, keep_events: int) -> None:
+    def __init__(self, store: Store, events: EventLog, *, keep_events: int, grace: float) -> None:
+        self._grace = grace
         self._keep_events = keep_events
         self.store = store
         self.events = events
@@ -384,7 +387,8 @@ class Yard:
     # -- the index ---------------------------------------------------------------------
 
     def _enter(self, job: Job, spec: JobSpec) -> Entry:
-        entry = Entry(job.without_spec(), spec, self._interned(spec.resource_request()))
+        request = self._interned(spec.resource_request())
+        entry = Entry(job.without_spec(), spec, request, self._grace)
         self.entries[job.id] = entry
         return entry
 

@@ -9,14 +9,13 @@ import argparse
 import os
 import platform
 import shutil
-import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from ...errors import NotRunning, SimyardError
-from ...handler import wire
+from ...handler import survival, wire
 from ...handler.endpoint import find_endpoint, home_path
 from .. import output
 
@@ -188,57 +187,16 @@ def processes(_: Path) -> list[Finding]:
 
 def logout(_: Path) -> list[Finding]:
     """Look whether the end of a login session would end the jobs."""
-    if os.environ.get("INVOCATION_ID") is None and not Path("/run/systemd/system").is_dir():
+    known = survival.logout()
+    if known is None:
         return []
-    kills = _ask(
-        "busctl",
-        "get-property",
-        "org.freedesktop.login1",
-        "/org/freedesktop/login1",
-        "org.freedesktop.login1.Manager",
-        "KillUserProcesses",
-    )
-    if kills != "b true":
-        text = "logging out leaves processes alone"
-        return [Finding(about="logout", level="ok", text=text)] if kills else []
-    linger = _ask("loginctl", "show-user", str(os.getuid()), "--property=Linger")
-    if linger == "Linger=yes":
-        return [
-            Finding(about="logout", level="ok", text="lingering is on: jobs outlive the logout")
-        ]
-    text = "logging out ends your jobs; 'loginctl enable-linger' prevents it"
-    return [Finding(about="logout", level="warning", text=text)]
-
-
-def _ask(*command: str) -> str:
-    try:
-        answer = subprocess.run(
-            command,
-            capture_output=True,
-            text=True,
-            timeout=3,
-            stdin=subprocess.DEVNULL,
-            check=False,
-        )
-    except (OSError, subprocess.TimeoutExpired):
-        return ""
-    return answer.stdout.strip() if answer.returncode == 0 else ""
+    return [Finding(about="logout", level="ok" if known[0] else "warning", text=known[1])]
 
 
 def container(_: Path) -> list[Finding]:
-    """Look whether we are in a container, whose end is the end of every job."""
-    if Path("/.dockerenv").exists() or Path("/run/.containerenv").exists():
-        where = "a container"
-    elif os.environ.get("KUBERNETES_SERVICE_HOST"):
-        where = "a Kubernetes pod"
-    elif (
-        os.environ.get("SLURM_JOB_ID") or os.environ.get("PBS_JOBID") or os.environ.get("LSB_JOBID")
-    ):
-        where = "a batch job of the site's scheduler"
-    else:
-        return []
-    text = f"this is {where}: jobs end when it ends; keep the home folder on a volume that stays"
-    return [Finding(about="container", level="warning", text=text)]
+    """Look whether we are in something whose end is the end of every job."""
+    around = survival.enclosure()
+    return [] if around is None else [Finding(about="container", level="warning", text=around)]
 
 
 LOOKS = (python, home_folder, disk, service, launcher, processes, logout, container)

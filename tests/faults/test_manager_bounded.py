@@ -6,6 +6,7 @@ import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
@@ -94,7 +95,7 @@ def test_a_job_of_every_ending_frees_its_grant(
     service_at: Callable[..., LiveService], tmp_path: Path
 ) -> None:
     service = service_at(tmp_path, flags=["--max-cores", "1"])
-    endings = {
+    endings: dict[str, dict[str, Any]] = {
         "completed exit_code": {"command": ["true"]},
         "failed exit_code": {"command": ["sh", "-c", "exit 9"]},
         "failed signal": {"command": ["sh", "-c", "kill -9 $$"]},

@@ -12,7 +12,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -447,7 +447,7 @@ def test_a_handle_works_across_a_hand_over(home: Path, case: Path) -> None:
         lines = job.logs(follow=True)
         assert next(lines) == "one"
         with ThreadPoolExecutor(3) as pool:
-            waits = [
+            waits: list[Future[Any]] = [
                 pool.submit(job.wait, PATIENCE),
                 pool.submit(lambda: [one.id for one in handler.as_completed([job], PATIENCE)]),
                 pool.submit(handler.wait_until_all_done, PATIENCE),

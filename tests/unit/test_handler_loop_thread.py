@@ -6,6 +6,7 @@ import asyncio
 import os
 import signal
 import socket
+import sys
 import threading
 import time
 from collections.abc import AsyncGenerator, Iterator
@@ -119,7 +120,7 @@ async def test_a_cell_of_a_notebook_may_call_although_a_loop_runs(
     class Module:
         get_ipython = staticmethod(Shell)
 
-    monkeypatch.setitem(loop_thread.sys.modules, "IPython", Module)
+    monkeypatch.setitem(sys.modules, "IPython", Module)
     assert loop_thread.in_notebook()
     assert portal.call(double, 3) == 6
 
@@ -128,7 +129,7 @@ def test_an_ipython_terminal_is_no_notebook(monkeypatch: pytest.MonkeyPatch) -> 
     class Module:
         get_ipython = staticmethod(object)
 
-    monkeypatch.setitem(loop_thread.sys.modules, "IPython", Module)
+    monkeypatch.setitem(sys.modules, "IPython", Module)
     assert not loop_thread.in_notebook()
 
 
