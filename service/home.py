@@ -10,6 +10,7 @@ import os
 import socket
 import sys
 import time
+import weakref
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -155,7 +156,7 @@ class ManagerLock:
                 owner=owner,
             ) from None
         here = socket.gethostname()
-        if owner.get("host", here) != here:
+        if owner.get("host", here) != here and owner.get("boot_id") != boot_id():
             os.close(descriptor)
             raise HomeInUse(
                 f"the home {self._path.parent.parent} is in use by a Simyard service on the host "
@@ -173,12 +174,19 @@ class ManagerLock:
         os.lseek(descriptor, 0, os.SEEK_SET)
         os.write(descriptor, json.dumps(mine).encode())
         self._descriptor = descriptor
+        _held.add(self)
         return mine
 
     def release(self) -> None:
         """Give the home back and leave no owner behind."""
         if self._descriptor is not None:
             os.ftruncate(self._descriptor, 0)
+            os.close(self._descriptor)
+            self._descriptor = None
+
+    def let_go_in_child(self) -> None:
+        """Close a fork's copy: the lock lives as long as any copy of it is open."""
+        if self._descriptor is not None:
             os.close(self._descriptor)
             self._descriptor = None
 
@@ -190,3 +198,16 @@ class ManagerLock:
             return owner if isinstance(owner, dict) else {}
         except (OSError, ValueError):
             return {}
+
+
+_held: weakref.WeakSet[ManagerLock] = weakref.WeakSet()
+
+
+def _let_go_of_locks() -> None:
+    for lock in list(_held):
+        lock.let_go_in_child()
+
+
+if hasattr(os, "register_at_fork"):
+    # A worker that outlives the process it was forked from must not keep its home.
+    os.register_at_fork(after_in_child=_let_go_of_locks)

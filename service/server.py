@@ -14,6 +14,7 @@ import signal
 import socket
 import sys
 import time
+import weakref
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -32,6 +33,18 @@ from .store.store import Store
 log = logging.getLogger(__name__)
 
 SHUTDOWN_SECONDS = 3.0
+_listening: weakref.WeakSet[socket.socket] = weakref.WeakSet()
+
+
+def _hang_up_in_child() -> None:
+    """A fork's copies would keep the port after we are gone, and answer nobody."""
+    for bound in list(_listening):
+        os.close(bound.detach())
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_hang_up_in_child)
+
 LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
 
 
@@ -119,6 +132,7 @@ class HostedService:
         names = {settings.host, *settings.allowed_hosts}
         application = build_application(self.manager, token=token, port=port, names=names)
         self._application = application
+        _listening.add(bound)
         self._runner = web.AppRunner(
             application, access_log=None, shutdown_timeout=SHUTDOWN_SECONDS, handle_signals=False
         )

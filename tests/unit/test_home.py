@@ -64,6 +64,29 @@ def test_the_second_manager_is_refused_and_told_who_holds_the_home(home: Home) -
     second.release()
 
 
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_a_fork_that_outlives_the_manager_does_not_keep_the_home(home: Home) -> None:
+    ready, go = os.pipe(), os.pipe()
+    lock = ManagerLock(home)
+    lock.acquire()
+    child = os.fork()
+    if child == 0:
+        os.write(ready[1], b"x")
+        os.read(go[0], 1)
+        os._exit(0)
+    try:
+        os.read(ready[0], 1)
+        lock.let_go_in_child()  # as the death of this process would: closed, nothing tidied
+        again = ManagerLock(home)
+        again.acquire()
+        again.release()
+    finally:
+        os.write(go[1], b"x")
+        os.waitpid(child, 0)
+        for descriptor in (*ready, *go):
+            os.close(descriptor)
+
+
 def test_a_home_held_on_another_host_is_refused_with_that_hosts_name(home: Home) -> None:
     (home.run / "manager.lock").write_text(json.dumps({"pid": 1, "host": "elsewhere"}))
     with pytest.raises(HomeInUse, match="elsewhere"):
