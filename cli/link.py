@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ..handler import wire
+from ..handler import discovery, wire
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 def connect(options: argparse.Namespace) -> wire.Connection:
     """Return a proven connection; raises `NotRunning` where no service is there."""
-    return wire.connect(
+    return discovery.connect(
         options.home,
         url=options.url,
         host=options.host,

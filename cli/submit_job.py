@@ -81,7 +81,7 @@ def _run(words: list[str], program: str) -> int:
     if options.dry_run:
         output.write(output.to_json(_without_environment(body)))
         return 0
-    from ..handler.wire import connect
+    from ..handler.discovery import connect
 
     with connect(
         options.home,

@@ -32,7 +32,7 @@ from ..errors import (
     SimyardError,
     UsageError,
 )
-from . import handover, wire
+from . import discovery, handover, wire
 from .endpoint import Endpoint, check_proof, find_endpoint, home_path
 
 log = logging.getLogger(__name__)
@@ -166,7 +166,7 @@ class Client:
         # stays so until a call needs it.
         if start or (revive and reason.details.get("stale")):
             return await in_thread(
-                lambda: wire.start_detached(self.home, flags=self._flags, say=self._say)
+                lambda: discovery.start_detached(self.home, flags=self._flags, say=self._say)
             )
         found = await in_thread(lambda: handover.wait_for_handover(self.home))
         if found is None:

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from typing_extensions import Self, Unpack
 
 from ..errors import HomeInUse, InvalidInput, NotRunning, PermissionDenied, UsageError, WaitTimeout
-from . import capture, farewell, handover, wire
+from . import capture, discovery, farewell, handover
 from .client import Client, Json, in_thread
 from .endpoint import Endpoint, home_path
 from .job_handle import TERMINAL, AsyncJobHandle, ends
@@ -158,7 +158,7 @@ class JobManager:
                 await asyncio.sleep(0.1)
 
     def _endpoint_at_address(self) -> Endpoint:
-        with wire.connect(self.home, url=self._address) as connection:
+        with discovery.connect(self.home, url=self._address) as connection:
             return connection.endpoint
 
     async def _host(self) -> None:

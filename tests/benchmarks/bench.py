@@ -27,7 +27,7 @@ from pathlib import Path
 from typing import Any
 
 from simyard.errors import NotRunning
-from simyard.handler import wire
+from simyard.handler import discovery
 
 HERE = Path(__file__).resolve().parent
 TRUE = shutil.which("true") or "/bin/true"
@@ -73,7 +73,7 @@ class Service:
         deadline = time.monotonic() + 60
         while True:
             try:
-                self.connection = wire.connect(str(self.home))
+                self.connection = discovery.connect(str(self.home))
                 break
             except NotRunning:
                 if self.process.poll() is not None or time.monotonic() > deadline:

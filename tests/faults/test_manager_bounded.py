@@ -70,7 +70,7 @@ def test_hundreds_of_jobs_that_cannot_start_leak_neither_grants_nor_descriptors(
     service.wait_for_end(service.submit({"command": ["true"]}))
     descriptors = Path(f"/proc/{service.pid}/fd")
     before = len(os.listdir(descriptors))
-    broken = [
+    broken: list[dict[str, Any]] = [
         {"command": ["no-such-program"]},
         {"command": [str(tmp_path)]},
         {"command": ["true"], "workdir": str(tmp_path / "missing")},

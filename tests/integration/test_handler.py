@@ -32,7 +32,7 @@ from simyard.errors import (
     PermissionDenied,
     WaitTimeout,
 )
-from simyard.handler import wire
+from simyard.handler import discovery
 from simyard.handler.endpoint import find_endpoint
 
 PATIENCE = 60
@@ -323,7 +323,7 @@ def test_starting_twice_is_no_harm_and_closing_leaves_no_thread(home: Path) -> N
 
 def test_however_many_start_a_service_at_once_one_comes_up(home: Path) -> None:
     with ThreadPoolExecutor(4) as pool:
-        found = list(pool.map(lambda _: wire.start_detached(home), range(4)))
+        found = list(pool.map(lambda _: discovery.start_detached(home), range(4)))
     assert len({endpoint.pid for endpoint in found}) == 1
     assert len({endpoint.token for endpoint in found}) == 1
     services = [
@@ -363,7 +363,7 @@ print(len(jobs))
 
 def finish_fifty(home: Path, case: Path) -> None:
     """Wait until the fifty jobs are over, and see that each ran exactly once."""
-    with wire.connect(home) as connection:
+    with discovery.connect(home) as connection:
         wait_until(
             lambda: connection.request("GET", "/api/resources")["states"]["completed"] == 50,
             "all fifty jobs are completed",
@@ -403,7 +403,7 @@ asyncio.run(main())
 
 def answers(home: Path) -> bool:
     try:
-        wire.connect(home).close()
+        discovery.connect(home).close()
     except NotRunning:
         return False
     return True
@@ -492,7 +492,7 @@ def test_a_killed_host_is_replaced_by_the_next_client(home: Path, case: Path) ->
 def test_a_service_that_was_stopped_on_purpose_is_not_started_by_a_wait(
     home: Path, case: Path
 ) -> None:
-    endpoint = wire.start_detached(home)
+    endpoint = discovery.start_detached(home)
     with JobManagerHandler(home) as handler:
         job = handler.submit(["sleep", "5"])
         with ThreadPoolExecutor(1) as pool:
@@ -583,7 +583,7 @@ except simyard.UsageError as error:
 async def test_whoever_takes_the_port_of_a_dead_service_gets_no_token(
     home: Path, case: Path
 ) -> None:
-    endpoint = await asyncio.to_thread(wire.start_detached, home)
+    endpoint = await asyncio.to_thread(discovery.start_detached, home)
     manager = JobManager(home)
     await manager.submit(["true"], wait=True, timeout=PATIENCE)
     service = psutil.Process(endpoint.pid)
@@ -604,7 +604,7 @@ async def test_whoever_takes_the_port_of_a_dead_service_gets_no_token(
 async def test_an_address_given_by_a_person_is_proven_and_never_replaced(
     home: Path, tmp_path: Path
 ) -> None:
-    endpoint = await asyncio.to_thread(wire.start_detached, home)
+    endpoint = await asyncio.to_thread(discovery.start_detached, home)
     other_home = tmp_path / "other"
     async with JobManager(other_home, url=endpoint.url, token=endpoint.token) as manager:
         assert (await manager.resources())["states"]["queued"] == 0
@@ -616,7 +616,7 @@ async def test_an_address_given_by_a_person_is_proven_and_never_replaced(
 
 
 async def test_a_store_of_endpoints_that_others_can_read_is_refused(home: Path) -> None:
-    await asyncio.to_thread(wire.start_detached, home)
+    await asyncio.to_thread(discovery.start_detached, home)
     path = home / "run" / "endpoint.json"
     path.chmod(0o644)
     with pytest.raises(PermissionDenied, match="others can reach it"):

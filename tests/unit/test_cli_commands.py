@@ -24,7 +24,7 @@ from simyard.errors import (
     ServiceUnavailable,
     UsageError,
 )
-from simyard.handler import wire
+from simyard.handler import discovery
 
 
 def job(number: int, state: str = "running", **more: Any) -> dict[str, Any]:
@@ -106,7 +106,7 @@ class FakeService:
 @pytest.fixture
 def service(monkeypatch: pytest.MonkeyPatch) -> FakeService:
     fake = FakeService()
-    monkeypatch.setattr(wire, "connect", lambda *_, **__: fake)
+    monkeypatch.setattr(discovery, "connect", lambda *_, **__: fake)
     return fake
 
 

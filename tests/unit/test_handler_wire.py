@@ -23,7 +23,7 @@ from simyard.errors import (
     ServiceUnavailable,
     SimyardError,
 )
-from simyard.handler import wire
+from simyard.handler import discovery, wire
 from simyard.handler.endpoint import Endpoint, this_boot
 
 TOKEN = "s3cret-token"
@@ -296,7 +296,7 @@ def test_the_service_of_the_home_is_found(
 ) -> None:
     server = serve(lambda *_: http(200, {"ok": 1}))
     publish(tmp_path, server)
-    with wire.connect(tmp_path) as connection:
+    with discovery.connect(tmp_path) as connection:
         assert connection.request("GET", "/x") == {"ok": 1}
 
 
@@ -304,10 +304,10 @@ def test_an_address_with_a_token_needs_no_home(
     serve: Callable[..., ScriptedServer], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     server = serve()
-    wire.connect(tmp_path / "none", url=server.url, token=TOKEN).close()
+    discovery.connect(tmp_path / "none", url=server.url, token=TOKEN).close()
     monkeypatch.setenv("SIMYARD_URL", server.url)
     monkeypatch.setenv("SIMYARD_TOKEN", TOKEN)
-    wire.connect().close()
+    discovery.connect().close()
     assert not (tmp_path / "none").exists()
 
 
@@ -316,10 +316,10 @@ def test_an_address_without_a_token_must_be_that_of_the_home(
 ) -> None:
     ours, other = serve(), serve()
     publish(tmp_path, ours)
-    wire.connect(tmp_path, port=ours.port).close()
-    wire.connect(tmp_path, url=f"http://localhost:{ours.port}").close()
+    discovery.connect(tmp_path, port=ours.port).close()
+    discovery.connect(tmp_path, url=f"http://localhost:{ours.port}").close()
     with pytest.raises(PermissionDenied, match="--token"):
-        wire.connect(tmp_path, port=other.port)
+        discovery.connect(tmp_path, port=other.port)
     assert other.received == b""
 
 
@@ -328,7 +328,7 @@ def test_a_wrong_token_is_noticed_before_it_is_sent(
 ) -> None:
     server = serve()
     with pytest.raises(PermissionDenied, match="the token is wrong"):
-        wire.connect(tmp_path, url=server.url, token="wrong")
+        discovery.connect(tmp_path, url=server.url, token="wrong")
     assert b"wrong" not in server.received
 
 
@@ -338,13 +338,13 @@ def test_another_program_on_the_port_of_a_dead_service_is_not_believed(
     squatter = serve(token="another")
     publish(tmp_path, squatter)
     with pytest.raises(NotRunning, match="does not answer as Simyard"):
-        wire.connect(tmp_path)
+        discovery.connect(tmp_path)
     assert TOKEN.encode() not in squatter.received
 
 
 def test_without_a_service_and_without_starting_one_it_says_how(tmp_path: Path) -> None:
     with pytest.raises(NotRunning, match="simyard serve --detach"):
-        wire.connect(tmp_path)
+        discovery.connect(tmp_path)
     assert list(tmp_path.iterdir()) == []
 
 

@@ -103,7 +103,7 @@ def reached(start: str) -> tuple[set[str], set[str]]:
     [
         ("errors", "errors"),
         ("scheduler_adapters.launcher", "scheduler_adapters"),
-        ("handler.wire", "handler|errors"),
+        ("handler.discovery", "handler|errors"),
         ("cli.submit_job", "cli|handler|errors"),
         ("cli.main", "cli|handler|errors"),
     ],
