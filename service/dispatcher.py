@@ -22,13 +22,14 @@ from ..errors import SimyardError
 from ..scheduler_adapters.contract import ResourceRequest, SchedulerAdapter, Submission
 from .environment import job_environment
 from .faults import faultpoint
+from .grants import Slot
 from .job_folder import JobFolder
 from .model import JobSpec, Outcome, OutcomeReason
 from .resources import HostFacts, Limits
 from .scheduling import Decision, Policy, Running, decide, successors
 from .states import JobState
 from .store.batch import Batch
-from .yard import Entry, Slot, Yard
+from .yard import Entry, Yard
 
 log = logging.getLogger(__name__)
 
@@ -109,8 +110,7 @@ class Dispatcher:
     async def take_back(self, entries: Iterable[Entry] | None = None) -> None:
         """Withdraw what was handed over and has not started: of `entries`, or all of it."""
         if entries is None:
-            slots = {id(slot): slot for slot in self._yard.slots.values()}.values()
-            tags = [tag for slot in slots for tag in slot.waiting]
+            tags = self._yard.grants.waiting()
         else:
             tags = [entry.job.tag for entry in entries if entry.job.tag is not None]
         if tags:
@@ -169,7 +169,7 @@ class Dispatcher:
             entry = yard.entries[job_id]
             yard.queue.remove(job_id)
             attempt, tag = self._next_attempt(entry)
-            yard.grant(tag, entry.request)
+            yard.grants.give(tag, entry.request)
             claims.append(self._claim(entry, attempt, tag, tag, None))
         return claims
 
@@ -177,7 +177,7 @@ class Dispatcher:
         yard = self._yard
         return decide(
             yard.queue,
-            yard.ledger,
+            yard.grants.ledger,
             self.limits,
             self._facts(),
             running=self._running(),
@@ -192,23 +192,23 @@ class Dispatcher:
         claims: list[Claim] = []
         if not yard.queue or not self._durations:
             return claims
-        for slot in {id(slot): slot for slot in yard.slots.values()}.values():
+        for slot in yard.grants:
             wanted = min(self._ahead(slot), room - len(claims))
             if wanted <= 0:
                 continue
-            request = yard.ledger.request_of(slot.key)
+            request = yard.grants.request_of(slot)
             for job_id in successors(yard.queue, request, wanted):
                 entry = yard.entries[job_id]
                 yard.queue.remove(job_id)
                 attempt, tag = self._next_attempt(entry)
-                after = slot.waiting[-1] if slot.waiting else slot.current
-                yard.inherit(slot, tag)
+                after = slot.last
+                yard.grants.inherit(slot, tag)
                 claims.append(self._claim(entry, attempt, tag, slot.key, after))
         return claims
 
     def _ahead(self, slot: Slot) -> int:
         """How many more attempts to put behind a slot: none while enough wait there."""
-        seconds = self._durations.get(self._yard.ledger.request_of(slot.key))
+        seconds = self._durations.get(self._yard.grants.request_of(slot))
         if seconds is None or seconds > WINDOW:
             return 0
         window = max(1, min(MOST_AHEAD, int(WINDOW / max(seconds, 1e-4))))
@@ -221,20 +221,20 @@ class Dispatcher:
         return attempt, tag
 
     def _claim(self, entry: Entry, attempt: int, tag: str, grant: str, after: str | None) -> Claim:
-        gpu_ids = tuple(self._yard.ledger.gpu_ids(grant))
+        gpu_ids = tuple(self._yard.grants.ledger.gpu_ids(grant))
         return Claim(entry=entry, tag=tag, attempt=attempt, gpu_ids=gpu_ids, after=after)
 
     def _running(self) -> list[Running]:
         """What holds grants, and when each will be over at the latest."""
         yard, now, clock = self._yard, time.time(), time.monotonic()
         found = []
-        for slot in {id(slot): slot for slot in yard.slots.values()}.values():
-            last = yard.by_tag.get(slot.waiting[-1] if slot.waiting else slot.current)
+        for slot in yard.grants:
+            last = yard.by_tag.get(slot.last)
             ends = None
             if last is not None and last.walltime is not None and not slot.waiting:
                 ran = max(0.0, now - (last.job.started_at or now))
                 ends = clock + max(0.0, last.walltime - ran)
-            found.append(Running(request=yard.ledger.request_of(slot.key), ends_by=ends))
+            found.append(Running(request=yard.grants.request_of(slot), ends_by=ends))
         return found
 
     # -- handing over ------------------------------------------------------------------
@@ -249,7 +249,7 @@ class Dispatcher:
         for claim, reason in failures:
             outcome = Outcome(reason=OutcomeReason.START_FAILED, message=reason)
             self._yard.finish(batch, claim.entry, JobState.FAILED, outcome)
-            self._yard.cleared(claim.tag)
+            self._yard.grants.clear(claim.tag)
         await self._yard.commit(batch)
         wanted = [item for item in submissions if self._still_wanted(item.tag)]
         if wanted:
@@ -267,7 +267,7 @@ class Dispatcher:
             entry = self._yard.by_tag.get(submission.tag)
             if entry is not None:
                 never_started(self._yard, batch, entry)
-            self._yard.cleared(submission.tag)
+            self._yard.grants.clear(submission.tag)
         await self._yard.commit(batch)
 
     async def _environment(self, key: str | None) -> None:

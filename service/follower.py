@@ -56,7 +56,7 @@ class Follower:
             elif report.kind is ReportKind.ENDED:
                 log.info("late news of %s: it ended", report.tag)
             if report.kind in (ReportKind.CLEARED, ReportKind.WITHDRAWN):
-                self._yard.cleared(report.tag)
+                self._yard.grants.clear(report.tag)
         await self._yard.commit(batch)
         faultpoint("report.committed")
         await self._forget_records(batch.meta.get(CURSOR))

@@ -226,7 +226,7 @@ class Manager:
             self._yard.queue,
             job.id,
             Waiting(request=entry.request, walltime=entry.walltime),
-            self._yard.ledger,
+            self._yard.grants.ledger,
             self.limits,
             self._facts(),
         )
@@ -248,7 +248,7 @@ class Manager:
 
     def resources(self) -> dict[str, Any]:
         """What this host has, what of it may be used, and what is in use."""
-        used = self._yard.ledger.used
+        used = self._yard.grants.ledger.used
         sample = self.host.latest
         return {
             "host": sample.as_dict() if sample is not None else None,

@@ -13,14 +13,13 @@ import logging
 import time
 from collections import OrderedDict
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
 from typing import Any
 
 from ..errors import ServiceUnavailable, SimyardError
 from ..scheduler_adapters.contract import ResourceRequest
 from .events import EventLog
+from .grants import Grants
 from .model import Event, Job, JobSpec, Outcome, OutcomeReason, Retries
-from .resources import Ledger
 from .scheduling import ReadyQueue
 from .states import JobState, check
 from .store.batch import Batch
@@ -74,16 +73,6 @@ class Entry:
         return self.job.id
 
 
-@dataclass(slots=True)
-class Slot:
-    """One grant of resources: the attempt that uses it, and those that inherit it."""
-
-    key: str
-    current: str
-    waiting: list[str] = field(default_factory=list)
-    """Tags of attempts already handed over, in the order in which they will start."""
-
-
 class Yard:
     """The index of live jobs, the ready queue, the grants, and the one way to change a job."""
 
@@ -96,9 +85,7 @@ class Yard:
         self.by_tag: dict[str, Entry] = {}
         self.dependents: dict[int, set[int]] = {}
         self.queue = ReadyQueue()
-        self.ledger = Ledger()
-        self.slots: dict[str, Slot] = {}
-        """Tag of every attempt that is or will be out there, to the grant it uses."""
+        self.grants = Grants()
         self.counts: dict[JobState, int] = dict.fromkeys(JobState, 0)
         self._specs: OrderedDict[int, JobSpec] = OrderedDict()
         self._requests: dict[ResourceRequest, ResourceRequest] = {}
@@ -120,7 +107,7 @@ class Yard:
                 entry.waits_for = {int(other.job): other.condition for other in spec.depends_on}
             if job.tag is not None and not job.state.waiting:
                 self.by_tag[job.tag] = entry
-                self.grant(job.tag, entry.request, gpu_ids=job.gpu_ids)
+                self.grants.give(job.tag, entry.request, gpu_ids=job.gpu_ids)
             self._place(entry)
 
     def admit(self, job: Job, spec: JobSpec, waits_for: Mapping[int, str]) -> Entry:
@@ -333,34 +320,6 @@ class Yard:
         """
         self._sequence += 1
         return f"sy-{self.store.uuid[:12]}-{job_id}.{attempt}-{self._sequence}"
-
-    # -- grants ------------------------------------------------------------------------
-
-    def grant(
-        self, tag: str, request: ResourceRequest, *, gpu_ids: tuple[int, ...] | None = None
-    ) -> Slot:
-        """Give an attempt a grant of its own; `gpu_ids` where it has GPUs already."""
-        slot = Slot(key=tag, current=tag)
-        self.ledger.grant(tag, request, gpu_ids=gpu_ids)
-        self.slots[tag] = slot
-        return slot
-
-    def inherit(self, slot: Slot, tag: str) -> None:
-        """Let attempt `tag` use the grant of `slot` after those before it."""
-        slot.waiting.append(tag)
-        self.slots[tag] = slot
-
-    def cleared(self, tag: str) -> None:
-        """Nothing of attempt `tag` is left, or it never was: pass its grant on, or free it."""
-        slot = self.slots.pop(tag, None)
-        if slot is None:
-            return
-        if tag in slot.waiting:
-            slot.waiting.remove(tag)
-        elif slot.waiting:
-            slot.current = slot.waiting.pop(0)
-        else:
-            self.ledger.release(slot.key)
 
     # -- watching ----------------------------------------------------------------------
 
