@@ -22,11 +22,11 @@ class Activity:
         self.last = time.monotonic()
         """Monotonic seconds of the last request that had a credential."""
         self.sockets: set[Callable[[], None]] = set()
-        """How to end each open WebSocket."""
+        """How to end each open WebSocket and stream of events."""
 
     @property
     def connections(self) -> int:
-        """Open WebSockets."""
+        """Open WebSockets and streams of events."""
         return len(self.sockets)
 
     def note(self) -> None:

@@ -35,6 +35,9 @@ class Metrics:
             buckets=_BUCKETS,
         )
         self.sockets = Gauge("simyard_websockets", "Open WebSockets.", registry=self._registry)
+        self.streams = Gauge(
+            "simyard_event_streams", "Open streams of server-sent events.", registry=self._registry
+        )
         self.overruns = Counter(
             "simyard_slow_readers", "Readers told to load again.", registry=self._registry
         )

@@ -70,7 +70,8 @@ async def answer_errors(request: web.Request, handler: Handler) -> web.StreamRes
     response = await _answered(request, handler)
     operation = request.app[ROUTES].of(request)
     route = operation.path if operation is not None else "unknown"
-    waits = "wait" in request.query or response.status == 101
+    endless = response.status == 101 or response.content_type == "text/event-stream"
+    waits = "wait" in request.query or endless
     seconds = None if waits else time.monotonic() - begun
     request.app[METRICS].note_request(_known_method(request), route, response.status, seconds)
     return response
@@ -126,7 +127,7 @@ def _of_http(request: web.Request, error: web.HTTPException) -> web.Response:
     }
     detail = words.get(error.status, error.reason or "the request failed")
     response = _document(problem_of_status(error.status, detail), error.status)
-    for name in ("Allow", "Retry-After", "Content-Range", "Upgrade"):
+    for name in ("Allow", "Retry-After", "Content-Range"):
         if name in error.headers:
             response.headers[name] = error.headers[name]
     return response

@@ -34,7 +34,6 @@ _MEANINGS = {
     415: "Send JSON.",
     416: "The range is beyond the file.",
     422: "Understood, but never satisfiable here.",
-    426: "Connect with a WebSocket.",
     503: "Not now; 'Retry-After' says when.",
     507: "The disk is full.",
 }
@@ -91,7 +90,11 @@ def _schemas(operations: Iterable[Operation]) -> tuple[dict[str, Any], dict[int,
     kinds: dict[int, Any] = {id(Problem): Problem}
     modes: dict[int, str] = {id(Problem): "serialization"}
     for operation in operations:
-        for kind, mode in ((operation.body, "validation"), (operation.answer, "serialization")):
+        for kind, mode in (
+            (operation.body, "validation"),
+            (operation.answer, "serialization"),
+            (operation.upgrades, "serialization"),
+        ):
             if kind is not None:
                 kinds[id(kind)] = kind
                 modes.setdefault(id(kind), mode)
@@ -176,13 +179,14 @@ def _parameters(operation: Operation) -> list[dict[str, Any]]:
 
 def _responses(operation: Operation, references: Mapping[int, Any]) -> dict[str, Any]:
     success: dict[str, Any] = {"description": _MEANINGS[operation.status]}
-    if operation.status not in (204, 101):
+    if operation.status != 204:
         success["content"] = {
             kind: {"schema": _shape(operation, kind, references)} for kind in operation.produces
         }
-    elif operation.answer is not None:
-        success["content"] = {"application/json": {"schema": references[id(operation.answer)]}}
     responses = {str(operation.status): success}
+    if operation.upgrades is not None:
+        message = {"application/json": {"schema": references[id(operation.upgrades)]}}
+        responses["101"] = {"description": _MEANINGS[101], "content": message}
     for status in sorted({*_ALWAYS, *operation.errors, *_of_changes(operation)}):
         responses[str(status)] = {
             "description": _MEANINGS[status],

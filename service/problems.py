@@ -31,7 +31,6 @@ _HTTP_CODES = {
     413: "too_large",
     415: "unsupported_media_type",
     416: "range_not_satisfiable",
-    426: "upgrade_required",
     503: "service_unavailable",
 }
 

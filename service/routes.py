@@ -37,6 +37,8 @@ class Operation:
     """The type of the JSON answer."""
     status: int = 200
     produces: tuple[str, ...] = ("application/json",)
+    upgrades: Any = None
+    """The type of the messages, where the call may also become a WebSocket."""
     errors: tuple[int, ...] = ()
     """Problems that this operation answers beside those that any may."""
     headers: Mapping[str, str] = field(default_factory=dict)

@@ -1,5 +1,8 @@
 """The numbered events over a WebSocket: replay, then live; no reader is waited for.
 
+The same address without an upgrade answers with the same events as an endless HTTP answer,
+see `event_stream`.
+
 Messages are JSON objects, one event each. The first is ``hello``; ``resync`` tells a
 reader that was too slow to load again. The client need not send anything.
 """
@@ -15,24 +18,18 @@ from aiohttp import WSCloseCode, WSMsgType, web
 from pydantic import BaseModel, ConfigDict, Field
 from typing_extensions import TypedDict
 
-from ..errors import Gone, ServiceUnavailable
-from .events import CAPACITY, Line, Resync, Subscription
-from .growth import sizes_of
-from .keys import ACTIVITY, DESK, GROWTH, METRICS
+from . import event_stream
+from . import listener as listeners
+from .keys import METRICS
+from .listener import Listener, listening, text_of
 from .rest.exchange import query_of
 from .routes import Routes
 from .security import Scope
-from .views import encode, timestamp
 
 log = logging.getLogger(__name__)
 
-MOST_SOCKETS = 1000
 MOST_RECEIVED = 64 << 10
 HEARTBEAT = 20.0
-GATHER = 0.05
-"""Seconds for which events are gathered before they are sent together."""
-SEND_SECONDS = 15.0
-"""How long a reader may leave us waiting before it is cut off."""
 
 
 class SocketQuery(BaseModel):
@@ -60,39 +57,24 @@ class SocketMessage(TypedDict):
 
 
 async def events(request: web.Request) -> web.StreamResponse:
-    """Send events as they happen."""
+    """Send events as they happen: over a WebSocket where one is asked for, else as a stream."""
     query = query_of(request, SocketQuery)
     response = web.WebSocketResponse(
         heartbeat=HEARTBEAT, max_msg_size=MOST_RECEIVED, compress=False, timeout=2.0
     )
     if not response.can_prepare(request).ok:
-        raise web.HTTPUpgradeRequired(
-            reason="events come over a WebSocket; connect with one to this address",
-            headers={"Upgrade": "websocket"},
-        )
-    activity = request.app[ACTIVITY]
-    sockets = activity.sockets
-    if len(sockets) >= MOST_SOCKETS:
-        raise ServiceUnavailable(
-            f"there are {MOST_SOCKETS} WebSockets already; close one, or try later", retry_after=5
-        )
-    desk = request.app[DESK]
-    if query.job is not None:
-        await desk.get(query.job)
-    subscription = desk.events.subscribe(since=query.since, job_id=query.job, capacity=CAPACITY)
-    end = subscription.close
-    sockets.add(end)
-    request.app[METRICS].sockets.inc()
-    try:
-        await subscription.ready()
-        greeting = encode({"type": "hello", "seq": desk.events.latest}).decode()
+        if "Upgrade" in request.headers:
+            raise web.HTTPBadRequest(reason="this is not how a WebSocket is opened (RFC 6455)")
+        return await event_stream.stream(request, query.since, query.job)
+    async with listening(request, query.since, query.job) as listener:
+        gauge = request.app[METRICS].sockets
+        greeting = listener.greeting()
         await response.prepare(request)
-        await _Conversation(request, response, subscription, query.job).run(greeting)
-    finally:
-        subscription.close()
-        sockets.discard(end)
-        activity.note()
-        request.app[METRICS].sockets.dec()
+        gauge.inc()
+        try:
+            await _Conversation(request, response, listener).run(greeting)
+        finally:
+            gauge.dec()
     return response
 
 
@@ -103,13 +85,11 @@ class _Conversation:
         self,
         request: web.Request,
         socket: web.WebSocketResponse,
-        subscription: Subscription,
-        job_id: int | None,
+        listener: Listener,
     ) -> None:
         self._request = request
         self._socket = socket
-        self._subscription = subscription
-        self._job_id = job_id
+        self._listener = listener
         self._sending = asyncio.Lock()
 
     async def run(self, greeting: str) -> None:
@@ -117,8 +97,8 @@ class _Conversation:
             asyncio.ensure_future(self._read()),
             asyncio.ensure_future(self._write(greeting)),
         ]
-        if self._job_id is not None:
-            tasks.append(asyncio.ensure_future(self._tell_growth(self._job_id)))
+        if self._listener.job_id is not None:
+            tasks.append(asyncio.ensure_future(self._tell_growth(self._listener.job_id)))
         try:
             await asyncio.wait(tasks[:2], return_when=asyncio.FIRST_COMPLETED)
         finally:
@@ -137,44 +117,18 @@ class _Conversation:
 
     async def _write(self, greeting: str) -> None:
         await self._send([greeting])
-        slow = self._request.app[METRICS].overruns
-        while taken := await self._taken():
+        while taken := await self._listener.take():
             begun = time.monotonic()
-            if any(isinstance(item, Resync) for item in taken):
-                slow.inc()
-            await self._send([_text(item) for item in taken])
-            await asyncio.sleep(max(0.0, GATHER - (time.monotonic() - begun)))
-
-    async def _taken(self) -> list[Line | Resync]:
-        try:
-            return await self._subscription.take()
-        except Gone:
-            # It was there when the socket opened; the replay was slower than the forgetting.
-            return [Resync(self._request.app[DESK].events.latest)]
+            await self._send([text_of(item) for item in taken])
+            await asyncio.sleep(max(0.0, listeners.GATHER - (time.monotonic() - begun)))
 
     async def _tell_growth(self, job_id: int) -> None:
-        """Say how far the logs of the one job have grown; this is not part of the history."""
-        desk, growth = self._request.app[DESK], self._request.app[GROWTH]
-        folder = desk.job_folder(job_id)
-        paths = {folder.stdout, folder.stderr}
-        sizes = await asyncio.to_thread(sizes_of, paths)
-        while True:
-            if not await growth.wait(sizes, 60.0):
-                continue
-            sizes = await asyncio.to_thread(sizes_of, paths)
-            message = {
-                "seq": desk.events.latest,
-                "time": timestamp(time.time()),
-                "type": "job.output",
-                "job_id": str(job_id),
-                "data": {"stdout": sizes[folder.stdout], "stderr": sizes[folder.stderr]},
-            }
-            await self._send([encode(message).decode()])
-            await asyncio.sleep(GATHER)
+        async for text in self._listener.growth(job_id):
+            await self._send([text])
 
     async def _send(self, texts: list[str]) -> None:
         async with self._sending:
-            await asyncio.wait_for(self._send_all(texts), SEND_SECONDS)
+            await asyncio.wait_for(self._send_all(texts), listeners.SEND_SECONDS)
 
     async def _send_all(self, texts: list[str]) -> None:
         for text in texts:
@@ -182,7 +136,7 @@ class _Conversation:
 
     async def _close(self) -> None:
         """Say goodbye; who does not even take that is cut off."""
-        going = self._subscription.closed
+        going = self._listener.ended
         code = WSCloseCode.GOING_AWAY if going else WSCloseCode.TRY_AGAIN_LATER
         message = b"the service is stopping" if going else b"too slow; connect again"
         with contextlib.suppress(asyncio.TimeoutError, ConnectionError):
@@ -196,12 +150,6 @@ class _Conversation:
 _EXPECTED = (ConnectionError, asyncio.TimeoutError)
 
 
-def _text(item: Line | Resync) -> str:
-    if isinstance(item, Line):
-        return item.text
-    return encode({"type": "resync", "seq": item.seq}).decode()
-
-
 def register(routes: Routes) -> None:
     """Add the route of this module."""
     routes.add(
@@ -211,9 +159,13 @@ def register(routes: Routes) -> None:
         scope=Scope.READ,
         tag="events",
         ticket=True,
-        summary="Numbered events over a WebSocket, with replay",
+        summary="Numbered events over a WebSocket or as server-sent events, with replay",
         query=SocketQuery,
-        answer=SocketMessage,
-        status=101,
-        errors=(404, 410, 426, 503),
+        headers={
+            "Last-Event-ID": "Without a WebSocket: replay what came after this number first; "
+            "beats 'since'."
+        },
+        produces=("text/event-stream",),
+        upgrades=SocketMessage,
+        errors=(404, 410, 503),
     )

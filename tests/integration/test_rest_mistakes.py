@@ -72,7 +72,6 @@ async def test_mistakes_in_an_address_get_a_sentence_that_helps(service: WireSer
         ("GET", "/api/jobs?limit=ten", 400, "limit: should be a valid integer"),
         ("GET", "/api/jobs?cursor=rubbish", 400, "cursor"),
         ("GET", "/api/jobs?q=" + "x" * 2000, 400, "q: "),
-        ("GET", "/api/events", 426, "WebSocket"),
     ):
         told = await service.refused(status, method, path)
         assert words in told["detail"], told

@@ -177,9 +177,10 @@ async def test_a_number_from_another_history_is_gone(service: WireService) -> No
         assert (await service.raw(handshake(service, query))).status == 400
 
 
-async def test_without_an_upgrade_it_is_said_what_is_needed(service: WireService) -> None:
-    answer = await service.send("GET", "/api/events")
-    assert answer.status == 426 and answer.header("Upgrade") == "websocket"
+async def test_an_upgrade_that_is_none_is_refused(service: WireService) -> None:
+    for headers in ({"Upgrade": "h2c"}, {"Sec_WebSocket_Key": "short"}):
+        answer = await service.raw(handshake(service, **headers))
+        assert answer.status == 400 and answer.json["code"] == "invalid_input"
 
 
 def publish(service: WireService, count: int, size: int = 2000) -> None:
@@ -207,7 +208,7 @@ async def stuck_client(service: WireService) -> AsyncIterator[socket.socket]:
 async def test_a_slow_reader_costs_little_is_told_to_load_again_and_others_notice_nothing(
     service: WireService, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("simyard.service.websocket.CAPACITY", 100)
+    monkeypatch.setattr("simyard.service.listener.CAPACITY", 100)
     log = service.manager.events
     async with stuck_client(service) as stuck, service.websocket() as quick:
         await next_message(quick)
@@ -236,7 +237,7 @@ def read_until(client: socket.socket, words: bytes) -> bytes:
 async def test_who_does_not_read_at_all_is_cut_off(
     service: WireService, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("simyard.service.websocket.SEND_SECONDS", 0.3)
+    monkeypatch.setattr("simyard.service.listener.SEND_SECONDS", 0.3)
     activity = service.application[ACTIVITY]
     async with stuck_client(service):
         deadline = asyncio.get_running_loop().time() + 15
@@ -250,7 +251,7 @@ async def test_who_does_not_read_at_all_is_cut_off(
 async def test_too_many_sockets_are_told_to_come_back(
     service: WireService, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("simyard.service.websocket.MOST_SOCKETS", 2)
+    monkeypatch.setattr("simyard.service.listener.MOST", 2)
     async with service.websocket(), service.websocket():
         answer = await service.raw(handshake(service))
         assert answer.status == 503 and int(answer.header("Retry-After") or 0) >= 1
