@@ -264,17 +264,34 @@ def read_text(path: str, option: str) -> str:
 
 
 def _staged(word: str, local: bool) -> dict[str, str]:
+    path, target = _source_of(word)
+    if not os.path.isfile(path):
+        raise InvalidInput(f"--input {word}: there is no such file")
+    if not os.access(path, os.R_OK):
+        raise InvalidInput(f"--input {word} cannot be read: permission denied")
+    if local:
+        return {"source": path, "target": target} if target else {"source": path}
+    from ..handler.upload import checksum_of
+
+    return {"upload": checksum_of(path), "target": target or os.path.basename(path)}
+
+
+def to_send(options: argparse.Namespace, body: dict[str, Any]) -> dict[str, str]:
+    """Return the uploads that a body made by `build` refers to: checksums and local paths."""
+    files = body.get("spec", body).get("files") or ()
+    return {
+        staged["upload"]: _source_of(word)[0]
+        for word, staged in zip(options.input or (), files, strict=False)
+        if "upload" in staged
+    }
+
+
+def _source_of(word: str) -> tuple[str, str]:
+    """Split FILE[=TARGET] into an absolute path and a target, empty where not given."""
     source, target = word, ""
     if not os.path.exists(os.path.expanduser(word)) and "=" in word:
         source, _, target = word.rpartition("=")
-    path = os.path.abspath(os.path.expanduser(source))
-    if not os.path.isfile(path):
-        raise InvalidInput(f"--input {source}: there is no such file")
-    if not os.access(path, os.R_OK):
-        raise InvalidInput(f"--input {source} cannot be read: permission denied")
-    if local:
-        return {"source": path, "target": target} if target else {"source": path}
-    return {"content": read_text(path, "--input"), "target": target or os.path.basename(path)}
+    return os.path.abspath(os.path.expanduser(source)), target
 
 
 def _why(error: OSError) -> str:

@@ -14,7 +14,7 @@ from ..errors import InvalidInput, SimyardError, UsageError
 from . import output
 from .arguments import Parser, add_connection, add_output
 from .exits import INTERRUPTED, Ending, guarded
-from .spec import add_spec, build, read_texts
+from .spec import add_spec, build, read_texts, to_send
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -96,6 +96,8 @@ def _run(words: list[str], program: str) -> int:
             local = connection.endpoint.on_this_host
             body = _body(options, command, texts, local=local)
         try:
+            for digest, path in to_send(options, body).items():
+                connection.upload(digest, path)
             job = connection.submit(body)
         except InvalidInput as error:
             raise _named_as_options(error) from error

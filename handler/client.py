@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import json
 import logging
 import os
@@ -26,13 +27,14 @@ from typing_extensions import Self
 
 from ..errors import (
     Gone,
+    NotFound,
     NotRunning,
     PermissionDenied,
     ServiceUnavailable,
     SimyardError,
     UsageError,
 )
-from . import discovery, handover, wire
+from . import discovery, handover, upload, wire
 from .endpoint import Endpoint, check_proof, find_endpoint, home_path
 
 log = logging.getLogger(__name__)
@@ -204,6 +206,7 @@ class Client:
         path: str,
         *,
         body: Any = None,
+        data: bytes | None = None,
         query: Mapping[str, object] | None = None,
         headers: Mapping[str, str] | None = None,
         key: str | None = None,
@@ -230,6 +233,7 @@ class Client:
                     method,
                     endpoint.url + path + wire.query_string(query),
                     json=body,
+                    data=data,
                     headers={**sent, "Authorization": f"Bearer {endpoint.token}"},
                     timeout=aiohttp.ClientTimeout(total=None, connect=10, sock_read=timeout),
                     allow_redirects=False,
@@ -261,7 +265,9 @@ class Client:
         path: str,
         *,
         body: Any = None,
+        data: bytes | None = None,
         query: Mapping[str, object] | None = None,
+        headers: Mapping[str, str] | None = None,
         key: str | None = None,
         safe: bool | None = None,
         timeout: float = ANSWER_TIMEOUT,
@@ -282,7 +288,9 @@ class Client:
                 method,
                 path,
                 body=body,
+                data=data,
                 query=query,
+                headers=headers,
                 key=key,
                 safe=safe,
                 timeout=timeout,
@@ -303,6 +311,17 @@ class Client:
         return _object(
             await self.request("POST", "/api/jobs", body=dict(spec), key=key or _new_key())
         )
+
+    async def upload(self, digest: str, path: str) -> None:
+        """Send a file ahead, from where an earlier try broke off; once is enough for all jobs."""
+        where = upload.where(digest)
+        offset: int | None = 0
+        with contextlib.suppress(NotFound):
+            offset = upload.next_offset(path, -1, await self.request("GET", where))
+        while offset is not None:
+            data, headers = await in_thread(functools.partial(upload.piece_of, path, offset))
+            answer = await self.request("PUT", where, data=data, headers=headers)
+            offset = upload.next_offset(path, offset, answer)
 
     async def submit_batch(
         self, specs: Sequence[Mapping[str, Any]], *, key: str | None = None

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from typing_extensions import Self, Unpack
 
 from ..errors import HomeInUse, InvalidInput, NotRunning, PermissionDenied, UsageError, WaitTimeout
-from . import capture, discovery, farewell, handover
+from . import capture, discovery, farewell, handover, upload
 from .client import Client, Json, in_thread
 from .endpoint import Endpoint, home_path
 from .job_handle import TERMINAL, AsyncJobHandle, ends
@@ -260,7 +260,8 @@ class JobManager:
         """
         spec = as_spec(command, fields)
         client = await self.client()
-        handle = AsyncJobHandle(self, await client.submit(self._completed(client, spec, export)))
+        whole = await self._completed(client, spec, export)
+        handle = AsyncJobHandle(self, await client.submit(whole))
         if wait:
             await handle.wait(timeout)
         return handle
@@ -273,13 +274,17 @@ class JobManager:
         if not plain:
             return []
         client = await self.client()
-        whole = [self._completed(client, spec, export) for spec in plain]
+        whole = [await self._completed(client, spec, export) for spec in plain]
         return [AsyncJobHandle(self, job) for job in await client.submit_batch(whole)]
 
-    def _completed(self, client: Client, spec: Json, export: str | None) -> Json:
+    async def _completed(self, client: Client, spec: Json, export: str | None) -> Json:
         if client.endpoint.on_this_host:
             return capture.complete(spec, export=export)
-        return {**capture.captured(export or "none", local=False), **spec}
+        here = os.getcwd()
+        staged, to_send = await in_thread(lambda: upload.staged_uploads(spec, here))
+        for digest, path in to_send.items():
+            await client.upload(digest, path)
+        return {**capture.captured(export or "none", local=False), **staged}
 
     # -- reading -----------------------------------------------------------------------
 

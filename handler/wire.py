@@ -18,6 +18,7 @@ import socket
 
 from ..errors import (
     InvalidInput,
+    NotFound,
     NotRunning,
     PermissionDenied,
     ServiceUnavailable,
@@ -215,6 +216,20 @@ class Connection:
     def submit(self, spec: Mapping[str, Any], *, key: str | None = None) -> Any:
         """Submit one job and return it; sent twice where needed, accepted once."""
         return self.request("POST", "/api/jobs", json=spec, key=key or os.urandom(16).hex())
+
+    def upload(self, digest: str, path: str) -> None:
+        """Send a file ahead, from where an earlier try broke off; once is enough for all jobs."""
+        from . import upload
+
+        offset: int | None = 0
+        try:
+            offset = upload.next_offset(path, -1, self.request("GET", upload.where(digest)))
+        except NotFound:
+            pass
+        while offset is not None:
+            body, headers = upload.piece_of(path, offset)
+            answer = self.request("PUT", upload.where(digest), body=body, headers=headers)
+            offset = upload.next_offset(path, offset, answer)
 
     def request(
         self,

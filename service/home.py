@@ -55,6 +55,7 @@ class Home:
         self.service_log = self.run / "service.log"
         self.launcher = self.path / "launcher"
         self.jobs = self.path / "jobs"
+        self.uploads = self.path / "uploads"
 
     def prepare(self) -> None:
         """Create the folders, private to their owner.

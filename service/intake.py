@@ -16,6 +16,7 @@ from .model import Job, JobSpec, Outcome
 from .resources import HostFacts, Limits, impossible
 from .states import JobState
 from .store.batch import Batch, IdempotencyRecord
+from .uploads import Uploads, refused
 from .yard import Entry, Yard, dependency_outcome, satisfied
 
 AUTO = "auto"
@@ -33,6 +34,7 @@ class Intake:
         *,
         host: str,
         default_scheduler: str,
+        uploads: Uploads,
     ) -> None:
         self.next_id = 1
         self._default_scheduler = default_scheduler
@@ -40,6 +42,7 @@ class Intake:
         self._limits = limits
         self._facts = facts
         self._host = host
+        self._uploads = uploads
         self._under_way: dict[str, asyncio.Future[None]] = {}
         """Idempotency keys whose first use is not committed yet."""
 
@@ -78,6 +81,7 @@ class Intake:
         self, specs: Sequence[JobSpec], key: tuple[str, str] | None, retry_of: int | None
     ) -> list[Job]:
         """Check, commit, take up. Many submissions may be here at once: they share a commit."""
+        await self._check_uploads(specs)
         for position, spec in enumerate(specs):
             self.check_possible(spec, position if len(specs) > 1 else None)
             _, broken = await self._dependencies(spec)
@@ -101,6 +105,12 @@ class Intake:
         faultpoint("submit.committed")
         await self._admit(jobs, specs)
         return jobs
+
+    async def _check_uploads(self, specs: Sequence[JobSpec]) -> None:
+        wanted = {digest for spec in specs for digest in spec.uploads()}
+        missing = await asyncio.to_thread(self._uploads.missing, sorted(wanted)) if wanted else []
+        if missing:
+            raise refused(missing, self._uploads.keep)
 
     async def _admit(self, jobs: Sequence[Job], specs: Sequence[JobSpec]) -> None:
         """Take up jobs that are durable now; what they depend on may have ended meanwhile."""

@@ -67,7 +67,8 @@ class OpenFile:
 class JobFolder:
     """The folder of one job below `root`; it may not be there (yet)."""
 
-    def __init__(self, root: Path, job_id: int) -> None:
+    def __init__(self, root: Path, job_id: int, uploads: Path | None = None) -> None:
+        self._uploads = uploads
         self.path = root / str(job_id // 1000) / str(job_id)
         self.stdout = self.path / "stdout.log"
         self.stderr = self.path / "stderr.log"
@@ -106,7 +107,7 @@ class JobFolder:
             raise InvalidInput(f"the working directory {workdir} does not exist; create it first")
         for staged in spec.files:
             try:
-                _stage(staged, workdir)
+                _stage(staged, workdir, self._uploads)
             except OSError as error:
                 _raise_if_full(error)
                 raise InvalidInput(
@@ -334,7 +335,7 @@ def _raise_if_full(error: OSError) -> None:
         raise StorageFull from error
 
 
-def _stage(staged: StagedFile, workdir: Path) -> None:
+def _stage(staged: StagedFile, workdir: Path, uploads: Path | None) -> None:
     target = workdir / staged.name
     if not target.parent.resolve().is_relative_to(workdir.resolve()):
         raise InvalidInput(f"{staged.name} leads out of the working directory through a link")
@@ -344,6 +345,9 @@ def _stage(staged: StagedFile, workdir: Path) -> None:
             (workdir / outer).mkdir(mode=0o700)
     if target.is_dir() and not target.is_symlink():
         raise InvalidInput(f"there is a folder where the file {staged.name} is to be put")
+    if staged.upload is not None:
+        _copy_upload(staged.upload, uploads, target)
+        return
     if staged.source is None:
         write_private(target, (staged.content or "").encode("utf-8", "surrogateescape"))
         return
@@ -360,6 +364,15 @@ def _stage(staged: StagedFile, workdir: Path) -> None:
     if target.exists() and os.path.samestat(facts, target.stat()):
         return
     _copy(source, target, 0o700 if facts.st_mode & 0o100 else 0o600)
+
+
+def _copy_upload(digest: str, uploads: Path | None, target: Path) -> None:
+    """Copy, never link: what the job does to its file must not reach the next job's."""
+    source = None if uploads is None else uploads / digest
+    if source is None or not source.is_file():
+        raise InvalidInput(f"the upload {digest[:12]}… is not here any more; send it again")
+    os.utime(source)  # it was needed now: it is kept a while longer
+    _copy(source, target, 0o600)
 
 
 def _copy(source: Path, target: Path, mode: int) -> None:

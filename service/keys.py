@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from .manager import JobChanges
     from .resources import Limits
     from .store.filters import JobFilter, Page
+    from .uploads import Uploads
 
 
 class Desk(Protocol):
@@ -37,6 +38,8 @@ class Desk(Protocol):
     def events(self) -> EventLog: ...
     @property
     def limits(self) -> Limits: ...
+    @property
+    def uploads(self) -> Uploads: ...
 
     def job_folder(self, job_id: int, /) -> JobFolder: ...
     async def submit(

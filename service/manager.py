@@ -36,11 +36,14 @@ from .states import JobState
 from .store.batch import Batch
 from .store.filters import JobFilter, Page
 from .store.store import Store
+from .uploads import Uploads
 from .yard import Entry, Yard
 
 log = logging.getLogger(__name__)
 
 LIMITS = "limits"
+SWEEP_EVERY = 600.0
+"""Seconds between two looks for uploads that nobody needs any longer."""
 
 
 class JobChanges(BaseModel):
@@ -76,6 +79,13 @@ class Manager:
             lambda since, limit, job_id: store.events(since, limit, job_id),
             latest=store.last_seq(),
         )
+        self.uploads = Uploads(
+            home.uploads,
+            most=settings.max_upload,
+            keep=settings.keep_uploads,
+            reserve=settings.min_free_disk,
+        )
+        self._sweeping: asyncio.Task[None] | None = None
         self._store = store
         self._adapter = adapter
         self._yard = Yard(
@@ -99,10 +109,11 @@ class Manager:
             self._facts,
             host=socket.gethostname(),
             default_scheduler=settings.default_scheduler,
+            uploads=self.uploads,
         )
 
     def job_folder(self, job_id: int) -> JobFolder:
-        return JobFolder(self.home.jobs, job_id)
+        return JobFolder(self.home.jobs, job_id, self.home.uploads)
 
     # -- life --------------------------------------------------------------------------
 
@@ -132,16 +143,28 @@ class Manager:
         yard.note(batch, "service.started", data={"host": socket.gethostname()})
         await yard.commit(batch)
         self._dispatcher.start()
+        self._sweeping = asyncio.create_task(self._sweep_uploads(), name="uploads")
 
     async def stop(self) -> None:
         """Stop deciding and following. What runs goes on."""
         faultpoint("shutdown.begun")
+        if self._sweeping is not None:
+            self._sweeping.cancel()
         await self._dispatcher.stop()
         await self._adapter.close()
         await self._follower.settle()
         batch = Batch()
         self._yard.note(batch, "service.stopping")
         await self._yard.commit(batch)
+
+    async def _sweep_uploads(self) -> None:
+        """Remove, now and then, the uploads that no job needs any longer."""
+        while True:
+            needed = {digest for entry in self._yard.entries.values() for digest in entry.uploads}
+            removed = await asyncio.to_thread(self.uploads.sweep, needed)
+            if removed:
+                log.info("removed %s uploads that no job needs any longer", removed)
+            await asyncio.sleep(min(SWEEP_EVERY, self.uploads.keep / 4))
 
     @property
     def has_work(self) -> bool:

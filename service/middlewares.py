@@ -192,17 +192,25 @@ def _scope_of(request: web.Request, operation: Operation | None) -> Scope | None
 
 @web.middleware
 async def check_body(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """Refuse a change whose body is no JSON, is compressed, or is over the bound."""
+    """Refuse a change whose body is no JSON, is compressed, or is over the bound.
+
+    A route may ask for bytes instead; it bounds them itself, as they come.
+    """
     if request.method in CHANGES:
-        wrong = request.content_type != "application/json"
+        operation = request.app[ROUTES].of(request)
+        accepts = "application/json" if operation is None else operation.accepts
+        wrong = request.content_type != accepts
         # Clients name some type even where there is no body; a form is a form all the same.
         if wrong and (request.body_exists or request.content_type in _SENT_BY_FORMS):
             raise web.HTTPUnsupportedMediaType(
                 reason="send JSON with 'Content-Type: application/json'"
+                if accepts == "application/json"
+                else f"send the bytes with 'Content-Type: {accepts}'"
             )
         if request.headers.get("Content-Encoding", "identity").lower() != "identity":
             raise web.HTTPUnsupportedMediaType(reason="send the body uncompressed")
-        if request.content_length is not None and request.content_length > MOST_BYTES:
+        streamed = accepts != "application/json"
+        if not streamed and (request.content_length or 0) > MOST_BYTES:
             raise too_large()
     return await handler(request)
 

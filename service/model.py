@@ -66,6 +66,7 @@ def _no_nul(text: str) -> str:
 Printable = Annotated[str, AfterValidator(_printable)]
 Word = Annotated[str, AfterValidator(_word)]
 Text = Annotated[str, AfterValidator(_no_nul)]
+Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$", description="SHA-256, hexadecimal.")]
 
 
 class OutcomeReason(str, Enum):
@@ -110,19 +111,25 @@ class Retries(_Strict):
 
 
 class StagedFile(_Strict):
-    """A file to put into the job's folder before it starts: copied from this host, or given as text."""
+    """A file to put into the job's folder before it starts: from this host, sent ahead, or as text."""
 
     source: Text | None = None
     content: Text | None = None
+    upload: Digest | None = None
+    """SHA-256 of a file that was sent with ``PUT /api/uploads/{sha256}`` before."""
     target: Text | None = None
     """Path inside the work directory; the source's own name where not given."""
 
     @model_validator(mode="after")
     def _one_origin(self) -> StagedFile:
-        if (self.source is None) == (self.content is None):
-            raise ValueError("give either 'source' (a path) or 'content' (the text itself)")
-        if self.content is not None and self.target is None:
-            raise ValueError("a file given as 'content' needs a 'target' name")
+        if [self.source, self.content, self.upload].count(None) != 2:
+            raise ValueError(
+                "give one of 'source' (a path), 'content' (the text itself) and 'upload' (the "
+                "SHA-256 of a file that was sent before)"
+            )
+        if self.source is None and self.target is None:
+            kind = "upload" if self.content is None else "content"
+            raise ValueError(f"a file given as '{kind}' needs a 'target' name")
         target = PurePosixPath(self.target if self.target is not None else self.name)
         if target.is_absolute() or ".." in target.parts or target.name in ("", "."):
             raise ValueError("'target' must be a path inside the job's folder")
@@ -315,6 +322,12 @@ class JobSpec(_Strict):
             base = self.command[0].rstrip("/").rpartition("/")[2] or self.command[0]
             return re.sub(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]", "?", base)[:200]
         return "script"
+
+    def uploads(self) -> tuple[str, ...]:
+        """Return the uploads that the job needs before it can start."""
+        if not self.files:
+            return ()
+        return tuple(dict.fromkeys(file.upload for file in self.files if file.upload is not None))
 
     def resource_request(self) -> ResourceRequest:
         """What the job occupies while it runs."""

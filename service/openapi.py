@@ -17,7 +17,7 @@ from .routes import Operation, Routes
 from .security import Scope
 
 _REFERENCE = "#/components/schemas/{model}"
-_PARAMETER = re.compile(r"\{([a-z_]+)(?::[^}]*)?\}")
+_PARAMETER = re.compile(r"\{([a-z][a-z0-9_]*)(?::[^}]*)?\}")
 _ALWAYS = (400, 401, 403)
 _MEANINGS = {
     101: "The WebSocket is open; each message is one event.",
@@ -31,7 +31,7 @@ _MEANINGS = {
     409: "Not possible in the present state.",
     410: "The events asked for are not kept any longer; load again.",
     413: "The body is over the bound.",
-    415: "Send JSON.",
+    415: "Send the type that is asked for, JSON in most places.",
     416: "The range is beyond the file.",
     422: "Understood, but never satisfiable here.",
     503: "Not now; 'Retry-After' says when.",
@@ -144,6 +144,8 @@ def _operation(operation: Operation, references: Mapping[int, Any]) -> dict[str,
             "required": bool(getattr(operation.body, "model_fields", True)),
             "content": {"application/json": {"schema": references[id(operation.body)]}},
         }
+    elif operation.accepts != "application/json":
+        described["requestBody"] = {"required": True, "content": {operation.accepts: {}}}
     if operation.scope is Scope.OPEN:
         described["security"] = []
     return described
@@ -184,6 +186,8 @@ def _responses(operation: Operation, references: Mapping[int, Any]) -> dict[str,
             kind: {"schema": _shape(operation, kind, references)} for kind in operation.produces
         }
     responses = {str(operation.status): success}
+    for status, meaning in operation.also.items():
+        responses[str(status)] = {**success, "description": meaning}
     if operation.upgrades is not None:
         message = {"application/json": {"schema": references[id(operation.upgrades)]}}
         responses["101"] = {"description": _MEANINGS[101], "content": message}

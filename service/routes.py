@@ -31,6 +31,8 @@ class Operation:
     tag: str
     query: type[Any] | None = None
     """The pydantic model of the query."""
+    accepts: str = "application/json"
+    """The type of the request's body."""
     body: Any = None
     """The pydantic model, or type, of the JSON body."""
     answer: Any = None
@@ -39,6 +41,8 @@ class Operation:
     produces: tuple[str, ...] = ("application/json",)
     upgrades: Any = None
     """The type of the messages, where the call may also become a WebSocket."""
+    also: Mapping[int, str] = field(default_factory=dict)
+    """Further statuses of success, of the same shape, with what they mean."""
     errors: tuple[int, ...] = ()
     """Problems that this operation answers beside those that any may."""
     headers: Mapping[str, str] = field(default_factory=dict)

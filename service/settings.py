@@ -140,6 +140,14 @@ class Settings(BaseModel):
         description="How long a service without work and clients lives on; "
         "15 minutes where it was started detached and nothing is set.",
     )
+    max_upload: Bytes = Field(
+        default=10 << 30,
+        description="Largest file that a client elsewhere may send; 0 refuses them all.",
+    )
+    keep_uploads: Seconds = Field(
+        default=86400.0,
+        description="How long such a file is kept after no job needed it any longer.",
+    )
     keep_events: int = Field(
         default=100_000,
         ge=1000,

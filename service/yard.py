@@ -49,6 +49,7 @@ class Entry:
         "output_limit",
         "request",
         "retries",
+        "uploads",
         "waits_for",
         "walltime",
     )
@@ -64,6 +65,7 @@ class Entry:
         self.output_limit = spec.output_limit
         self.retries: Retries | None = spec.retries if spec.retries.limit else None
         self.expects_outputs = bool(spec.expected_outputs)
+        self.uploads = spec.uploads()
         self.waits_for: dict[int, str] | None = None
         """Jobs whose end this one awaits, with the condition; None where there are none."""
         self.hold_requested = False

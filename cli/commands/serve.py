@@ -45,6 +45,8 @@ SETTINGS = {
         "TIME",
         "end by itself after so long without work and clients (detached: 15m), or none",
     ),
+    "max-upload": ("SIZE", "largest file that a client elsewhere may send; 0 refuses them all"),
+    "keep-uploads": ("TIME", "how long such a file is kept after no job needed it"),
     "keep-events": ("N", "how many events are kept for clients that reconnect"),
     "log-level": ("LEVEL", "debug, info, warning or error"),
 }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import subprocess
 import sys
@@ -245,11 +246,11 @@ def test_staged_files_make_the_jobs_own_folder_the_working_directory(
 
 
 def test_to_a_service_elsewhere_goes_nothing_of_this_machine(sent: Any, tmp_path: Path) -> None:
-    (tmp_path / "in.txt").write_text("x")
+    (tmp_path / "in.txt").write_bytes(b"x\xff")
     spec = sent("--url", "http://there:1", "--input", str(tmp_path / "in.txt"), "--", "pw.x")
     assert spec == {
         "command": ["pw.x"],
-        "files": [{"content": "x", "target": "in.txt"}],
+        "files": [{"upload": hashlib.sha256(b"x\xff").hexdigest(), "target": "in.txt"}],
     }
 
 
