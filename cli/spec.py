@@ -141,6 +141,18 @@ def add_spec(parser: argparse.ArgumentParser) -> None:
         metavar="N[:REASON,…]",
         help="try again up to N times, after these reasons only",
     )
+    when.add_argument(
+        "--retry-delay", metavar="TIME", help="wait so long before the second attempt"
+    )
+    when.add_argument(
+        "--retry-backoff",
+        type=float,
+        metavar="N",
+        help="make each further wait N times as long (default: 2)",
+    )
+    when.add_argument(
+        "--retry-max-delay", metavar="TIME", help="but never longer than this (default: 1h)"
+    )
 
     order = parser.add_argument_group("order")
     order.add_argument("--project", metavar="NAME")
@@ -221,6 +233,16 @@ def build(
 
 def _given(options: argparse.Namespace) -> dict[str, Any]:
     spec = {name: getattr(options, name) for name in _PLAIN if getattr(options, name) is not None}
+    waits = {
+        "delay": options.retry_delay,
+        "backoff": options.retry_backoff,
+        "max_delay": options.retry_max_delay,
+    }
+    given = {name: value for name, value in waits.items() if value is not None}
+    if given and options.retries is None:
+        raise UsageError("--retry-delay and the like need --retries N")
+    if given:
+        spec["retries"] = {**spec.get("retries", {}), **given}
     cluster = {n: getattr(options, n) for n in _CLUSTER if getattr(options, n) is not None}
     if cluster:
         spec["cluster"] = cluster

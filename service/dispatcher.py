@@ -136,9 +136,12 @@ class Dispatcher:
 
     def _patience(self) -> float | None:
         """Seconds after which to look again although nobody said that anything changed."""
+        times = [self._yard.until_due()]
         if self._yard.grants.waiting():
-            return STUCK
-        return LOOK_AGAIN if self._recheck else None
+            times.append(STUCK)
+        if self._recheck:
+            times.append(LOOK_AGAIN)
+        return min((seconds for seconds in times if seconds is not None), default=None)
 
     async def _take_back_stuck(self) -> None:
         """Who was put behind a job that proved long shall not wait for it while others start."""
@@ -152,6 +155,7 @@ class Dispatcher:
 
     async def _round(self) -> int:
         """Claim and hand over at most one round of attempts; return how many."""
+        self._yard.take_due()
         claims = self._claims_that_fit()
         claims += self._claims_ahead(ROUND - len(claims))
         if not claims:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections import deque
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Any
@@ -17,7 +18,7 @@ from ..scheduler_adapters.contract import Cause, Ending, Report, ReportKind, Sch
 from .dispatcher import Dispatcher, never_started
 from .faults import faultpoint
 from .job_folder import JobFolder
-from .outcomes import judge, may_retry
+from .outcomes import judge, may_retry, retry_delay
 from .states import JobState
 from .store.batch import Batch
 from .yard import Entry, Yard, describe_outcome
@@ -138,9 +139,28 @@ class Follower:
             on=retries.on,
             cancelled=entry.job.cancel_requested,
         ):
-            told = {"ended": describe_outcome(outcome), "attempt": entry.job.attempt}
+            pause = retry_delay(
+                entry.job.attempt,
+                delay=retries.delay,
+                backoff=retries.backoff,
+                max_delay=retries.max_delay,
+            )
+            # It counts from the end of the attempt: we may hear of that late.
+            begins = report.time + pause
+            self._yard.delay(entry, min(pause, begins - time.time()))
+            told: dict[str, Any] = {
+                "ended": describe_outcome(outcome),
+                "attempt": entry.job.attempt,
+                "delay": pause,
+            }
             tag = entry.job.tag
-            again = {**used, "started_at": None, "tag": None, "native_id": None}
+            again = {
+                **used,
+                "started_at": None,
+                "tag": None,
+                "native_id": None,
+                "queued_at": begins,
+            }
             self._yard.change(batch, entry, JobState.QUEUED, event="job.retry", data=told, **again)
             if tag is not None:
                 self._yard.by_tag.pop(tag, None)

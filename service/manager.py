@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import math
 import socket
 import time
 from collections.abc import Mapping, Sequence
@@ -29,6 +30,7 @@ from .intake import Intake
 from .job_folder import JobFolder
 from .model import Bytes, Event, Job, JobSpec, Outcome, OutcomeReason, Seconds
 from .pending import Waiting, why
+from .quantities import format_duration
 from .resources import HostFacts, Limits
 from .scheduling import Policy
 from .settings import Settings
@@ -224,7 +226,7 @@ class Manager:
             waiting,
             key=lambda entry: (
                 entry.job.state is JobState.HELD,
-                bool(entry.waits_for),
+                bool(entry.waits_for) or entry.not_before is not None,
                 -entry.job.priority,
                 entry.id,
             ),
@@ -246,6 +248,12 @@ class Manager:
             return "held: 'release' lets it go"
         if entry.waits_for:
             return self._named(entry.waits_for)
+        if entry.not_before is not None and entry.retries is not None:
+            left = max(1.0, math.ceil(entry.not_before - time.monotonic()))
+            return (
+                f"tries again in {format_duration(left)} "
+                f"(attempt {job.attempt + 1} of {entry.retries.limit + 1})"
+            )
         return why(
             self._yard.queue,
             job.id,

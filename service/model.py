@@ -42,6 +42,12 @@ Seconds = Annotated[
     Field(gt=0, le=10 * 365 * 86400),
 ]
 
+Pause = Annotated[
+    float,
+    BeforeValidator(parse_duration, json_schema_input_type=float | str),
+    Field(ge=0, le=30 * 86400),
+]
+
 
 def _printable(text: str) -> str:
     if not NAME.match(text):
@@ -99,7 +105,7 @@ class Dependency(_Strict):
 
 
 class Retries(_Strict):
-    """Try again by itself: how many times, and after which reasons."""
+    """Try again by itself: how many times, after which reasons, and how long it waits before."""
 
     limit: int = Field(default=0, ge=0, le=100)
     on: tuple[OutcomeReason, ...] = (
@@ -108,6 +114,15 @@ class Retries(_Strict):
         OutcomeReason.NODE_FAILURE,
         OutcomeReason.INTERRUPTED,
     )
+    delay: Pause = Field(default=0.0, description="Wait so long before the second attempt.")
+    backoff: float = Field(
+        default=2.0,
+        ge=1,
+        le=100,
+        allow_inf_nan=False,
+        description="Each further wait is so many times as long as the one before.",
+    )
+    max_delay: Pause = Field(default=3600.0, description="But never longer than this.")
 
 
 class StagedFile(_Strict):
@@ -384,6 +399,7 @@ class Job:
     max_rss_bytes: int = 0
     created_at: float
     queued_at: float | None = None
+    """Since when it waits for its turn; in the future where its next attempt has to wait till then."""
     started_at: float | None = None
     finished_at: float | None = None
 

@@ -113,6 +113,17 @@ def may_retry(
     return failed and tried <= limit and outcome.reason in on
 
 
+def retry_delay(tried: int, *, delay: float, backoff: float, max_delay: float) -> float:
+    """Return the seconds to wait after the `tried`-th attempt before the next one begins."""
+    if not delay:
+        return 0.0
+    try:
+        grown = delay * backoff ** max(0, tried - 1)
+    except OverflowError:
+        return max_delay
+    return min(grown, max_delay)
+
+
 def _over_memory(ending: Ending, memory: int) -> str:
     peak = ending.usage.max_rss_bytes
     used = f" (its processes held {format_size(peak)})" if peak > memory else ""

@@ -13,6 +13,7 @@ import logging
 import time
 from collections import OrderedDict
 from collections.abc import Coroutine, Iterable, Mapping
+from heapq import heappop, heappush
 from typing import Any
 
 from ..errors import ServiceUnavailable, SimyardError
@@ -46,6 +47,7 @@ class Entry:
         "hold_requested",
         "job",
         "memory",
+        "not_before",
         "output_limit",
         "request",
         "retries",
@@ -69,6 +71,8 @@ class Entry:
         self.waits_for: dict[int, str] | None = None
         """Jobs whose end this one awaits, with the condition; None where there are none."""
         self.hold_requested = False
+        self.not_before: float | None = None
+        """Monotonic time at which its next attempt may begin; None where that is now."""
 
     @property
     def id(self) -> int:
@@ -89,6 +93,9 @@ class Yard:
         self.queue = ReadyQueue()
         self.grants = Grants()
         self.counts: dict[JobState, int] = dict.fromkeys(JobState, 0)
+        self._due: list[tuple[float, int]] = []
+        """Heap of the jobs whose next attempt waits; a job that does so no longer stays in it
+        until its time has come."""
         self._specs: OrderedDict[int, JobSpec] = OrderedDict()
         self._requests: dict[ResourceRequest, ResourceRequest] = {}
         self._sequence = 0
@@ -110,6 +117,9 @@ class Yard:
             if job.tag is not None and not job.state.waiting:
                 self.by_tag[job.tag] = entry
                 self.grants.give(job.tag, entry.request, gpu_ids=job.gpu_ids)
+            if job.state is JobState.QUEUED and job.queued_at and entry.retries is not None:
+                # A clock that was put back meanwhile makes nobody wait longer than was asked.
+                self.delay(entry, min(job.queued_at - time.time(), entry.retries.max_delay))
             self._place(entry)
 
     def admit(self, job: Job, spec: JobSpec, waits_for: Mapping[int, str]) -> Entry:
@@ -139,6 +149,26 @@ class Yard:
             entry.waits_for.pop(other, None)
             if not entry.waits_for:
                 entry.waits_for = None
+                self._place(entry)
+
+    def delay(self, entry: Entry, seconds: float) -> None:
+        """Let the next attempt of a job begin only in so many seconds."""
+        if seconds > 0:
+            entry.not_before = time.monotonic() + seconds
+            heappush(self._due, (entry.not_before, entry.id))
+
+    def until_due(self) -> float | None:
+        """Return in how many seconds a next attempt may begin; None where none waits for that."""
+        return max(0.0, self._due[0][0] - time.monotonic()) if self._due else None
+
+    def take_due(self) -> None:
+        """Put jobs whose next attempt may begin now into the ready queue."""
+        now = time.monotonic()
+        while self._due and self._due[0][0] <= now:
+            moment, job_id = heappop(self._due)
+            entry = self.entries.get(job_id)
+            if entry is not None and entry.not_before == moment:
+                entry.not_before = None
                 self._place(entry)
 
     async def spec_of(self, job_id: int) -> JobSpec:
@@ -180,6 +210,8 @@ class Yard:
         moment = time.time() if now is None else now
         if state.terminal:
             fields.setdefault("finished_at", moment)
+        if state is not JobState.QUEUED:
+            entry.not_before = None
         entry.job = old.evolve(state=state, **fields)
         if state is not old.state:
             self.counts[old.state] -= 1
@@ -369,7 +401,12 @@ class Yard:
     def _place(self, entry: Entry) -> None:
         """Put a job that could start into the ready queue, and take any other out."""
         job = entry.job
-        ready = job.state is JobState.QUEUED and not entry.waits_for and not entry.hold_requested
+        ready = (
+            job.state is JobState.QUEUED
+            and not entry.waits_for
+            and not entry.hold_requested
+            and entry.not_before is None
+        )
         self.queue.remove(job.id)
         if ready:
             self.queue.add(

@@ -6,7 +6,7 @@ import pytest
 
 from simyard.scheduler_adapters.contract import Cause, Ending, Usage
 from simyard.service.model import Outcome, OutcomeReason
-from simyard.service.outcomes import judge, may_retry
+from simyard.service.outcomes import judge, may_retry, retry_delay
 from simyard.service.states import JobState
 
 
@@ -81,6 +81,18 @@ def test_a_reason_that_is_not_named_is_not_retried() -> None:
     assert not may_retry(
         JobState.FAILED, FAILED, tried=1, limit=5, on=[OutcomeReason.NODE_FAILURE], cancelled=False
     )
+
+
+@pytest.mark.parametrize(
+    ("tried", "seconds"), [(1, 5.0), (2, 15.0), (3, 45.0), (4, 60.0), (5, 60.0), (100_000, 60.0)]
+)
+def test_each_wait_before_a_retry_is_longer_up_to_a_bound(tried: int, seconds: float) -> None:
+    assert retry_delay(tried, delay=5, backoff=3, max_delay=60) == seconds
+
+
+def test_without_a_delay_the_next_attempt_may_begin_at_once() -> None:
+    assert retry_delay(7, delay=0, backoff=3, max_delay=60) == 0
+    assert [retry_delay(n, delay=5, backoff=1, max_delay=60) for n in (1, 2, 9)] == [5, 5, 5]
 
 
 def test_a_job_somebody_wants_cancelled_is_not_retried() -> None:
