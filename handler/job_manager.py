@@ -418,6 +418,11 @@ def as_flags(settings: Mapping[str, Any]) -> list[str]:
         option = f"--{name.replace('_', '-')}"
         if value is True:
             flags.append(option)
+        elif isinstance(value, Mapping) and any(isinstance(v, Mapping) for v in value.values()):
+            tables = (
+                f"{key}:{','.join(f'{k}={v}' for k, v in t.items())}" for key, t in value.items()
+            )
+            flags.append(f"{option}={';'.join(tables)}")
         elif isinstance(value, Mapping):
             flags.append(f"{option}={','.join(f'{key}={item}' for key, item in value.items())}")
         elif isinstance(value, (list, tuple, set, frozenset)):

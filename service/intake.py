@@ -173,7 +173,14 @@ class Intake:
             raise InvalidInput(
                 f"{where}there is no scheduler {wanted!r} here; this service has 'local'"
             )
-        reason = impossible(spec.resource_request(), self._limits(), self._facts())
+        limits = self._limits()
+        if spec.queue is not None and spec.queue not in limits.queues:
+            known = ", ".join(sorted(limits.queues))
+            raise ImpossibleRequest(
+                f"{where}there is no queue {spec.queue!r} on this machine; "
+                + (f"there are {known}" if known else "it has none (setting queues)")
+            )
+        reason = impossible(spec.resource_request(), limits, self._facts())
         if reason is not None:
             raise ImpossibleRequest(where + reason)
 

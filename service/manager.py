@@ -302,7 +302,13 @@ class Manager:
         )
 
     def schedulers(self) -> list[dict[str, Any]]:
-        return [{"name": "local", "kind": "process", "default": True, "host": socket.gethostname()}]
+        used = self._yard.grants.ledger.used.queues
+        queues = [
+            {"name": name, **limits.model_dump(), "in_use": dict(used.get(name, {}))}
+            for name, limits in sorted(self.limits.queues.items())
+        ]
+        local = {"name": "local", "kind": "process", "default": True, "host": socket.gethostname()}
+        return [{**local, "queues": queues}]
 
     async def environment_of(self, job: Job) -> dict[str, str]:
         """Return the whole environment that the job gets, or got."""

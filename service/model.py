@@ -97,6 +97,13 @@ class _Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, validate_default=False)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class QueuedRequest(ResourceRequest):
+    """What one attempt occupies while it runs, counted in a queue of this machine too."""
+
+    queue: str
+
+
 class Dependency(_Strict):
     """Wait for another job: until it completed, ended in any way, or did not complete."""
 
@@ -346,6 +353,15 @@ class JobSpec(_Strict):
 
     def resource_request(self) -> ResourceRequest:
         """What the job occupies while it runs."""
+        if self.queue is not None:
+            return QueuedRequest(
+                queue=self.queue,
+                cores=self.cores,
+                memory=self.memory,
+                disk=self.disk,
+                gpus=self.gpus,
+                licenses=tuple(sorted(self.licenses.items())),
+            )
         return ResourceRequest(
             cores=self.cores,
             memory=self.memory,

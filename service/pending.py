@@ -17,6 +17,7 @@ from .resources import (
     JOBS,
     LOCAL,
     MEMORY,
+    QUEUE,
     SUBMITTED,
     HostFacts,
     Ledger,
@@ -83,6 +84,11 @@ def _lacking(
     if lacking[0][0] == JOBS:
         most = total[JOBS]
         return f"the limit of {most} concurrent job{'' if most == 1 else 's'} is reached"
+    of_queue = f"{QUEUE}{JOBS}:"
+    if lacking[0][0].startswith(of_queue):
+        most, name = total[lacking[0][0]], lacking[0][0].removeprefix(of_queue)
+        jobs = f"{most} concurrent job{'' if most == 1 else 's'}"
+        return f"the limit of {jobs} of the queue {name!r} is reached"
     parts = [
         f"{amount(name, count)}: {_state_of(name, total[name], ledger, limits, host)}"
         for name, count in lacking
@@ -103,6 +109,10 @@ def _state_of(name: str, total: int, ledger: Ledger, limits: Limits, host: HostF
         return f"{format_size(used)} of {format_size(total)} in use by {_jobs(ledger.users(name))}"
     if name in (CORES, GPUS):
         return f"{used} of {total} in use by {_jobs(ledger.users(name))}"
+    if name.startswith(QUEUE):
+        if name.startswith(f"{QUEUE}{MEMORY}:"):
+            return f"{format_size(used)} of {format_size(total)} in use there"
+        return f"{used} of {total} in use there"
     if name.startswith(SUBMITTED):
         return f"{used} of {total} taken"
     return f"{used} of {total} in use"

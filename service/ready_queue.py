@@ -12,6 +12,7 @@ from itertools import islice
 from typing import NamedTuple
 
 from ..scheduler_adapters.contract import ResourceRequest
+from .model import QueuedRequest
 from .ranking import Ranking
 from .resources import LOCAL, HostFacts, Limits, Needs, needs_of, size_class
 
@@ -119,6 +120,7 @@ class ReadyQueue:
             size_class(request.disk),
             request.gpus,
             request.licenses,
+            request.queue if isinstance(request, QueuedRequest) else None,
             walltime_class(walltime),
         )
         shape = self.shapes.get(key)

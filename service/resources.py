@@ -17,9 +17,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
-from ..errors import InvalidInput
+from ..errors import InvalidInput, UsageError
 from ..scheduler_adapters.contract import ResourceRequest
-from .model import Bytes, Word
+from .model import Bytes, QueuedRequest, Word
 from .quantities import format_size
 
 if TYPE_CHECKING:
@@ -35,6 +35,8 @@ DISK = "disk"
 GPUS = "gpus"
 LICENSE = "license:"
 SUBMITTED = "submitted:"
+QUEUE = "queue:"
+"""Before "dimension:name" of what is counted in one queue of this machine."""
 
 Needs = tuple[tuple[str, int], ...]
 """Dimensions and amounts, each amount at least 1."""
@@ -51,10 +53,22 @@ def needs_of(request: ResourceRequest, target: str = LOCAL) -> Needs:
     if request.gpus:
         needs.append((GPUS, request.gpus))
     needs += licenses
+    if isinstance(request, QueuedRequest):
+        needs += _of_queue(request)
     if request.disk:
         # The last one, so that it is seen where nothing but the host's disk is lacking.
         needs.append((DISK, request.disk))
     return tuple(needs)
+
+
+def _of_queue(request: QueuedRequest) -> list[tuple[str, int]]:
+    wanted = (
+        (JOBS, 1),
+        (CORES, request.cores),
+        (MEMORY, request.memory),
+        (GPUS, request.gpus),
+    )
+    return [(f"{QUEUE}{name}:{request.queue}", count) for name, count in wanted if count]
 
 
 def size_class(size: int) -> int:
@@ -101,6 +115,27 @@ class TargetLimits(BaseModel):
     """Jobs of ours in its queue, pending or running."""
 
 
+class QueueLimits(BaseModel):
+    """What the jobs of one queue of this machine may occupy together, within the whole."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    max_concurrent_jobs: Annotated[Count | None, _OrNone] = None
+    max_cores: Annotated[Cores | None, _OrNone] = None
+    max_memory: Annotated[Bytes | None, _OrNone] = None
+    max_gpus: Annotated[Count | None, _OrNone] = None
+
+    def amounts(self) -> dict[str, int]:
+        """Return what is limited, by dimension."""
+        limits = {
+            JOBS: self.max_concurrent_jobs,
+            CORES: self.max_cores,
+            MEMORY: self.max_memory,
+            GPUS: self.max_gpus,
+        }
+        return {name: most for name, most in limits.items() if most is not None}
+
+
 class Limits(BaseModel):
     """What jobs may occupy together; None is no limit. Sizes are bytes.
 
@@ -117,13 +152,17 @@ class Limits(BaseModel):
     max_cpu_percent: Annotated[Percent | None, _OrNone] = None
     gpus: Count = 0
     licenses: dict[Word, Count] = Field(default_factory=dict)
+    queues: dict[Word, QueueLimits] = Field(default_factory=dict)
     targets: dict[Word, TargetLimits] = Field(default_factory=dict)
 
     @classmethod
     def from_settings(cls, settings: Settings) -> Limits:
         """Return the limits that the settings name."""
         known = type(settings).model_fields
-        return cls(**{name: getattr(settings, name) for name in cls.model_fields if name in known})
+        values = {name: getattr(settings, name) for name in cls.model_fields if name in known}
+        if values["gpus"] == "auto":
+            raise UsageError("the GPUs are to be counted before limits are made of the settings")
+        return cls(**values)
 
     def changed(self, changes: Mapping[str, Any]) -> Limits:
         """Return these limits with `changes` merged in as JSON Merge Patch does (RFC 7396).
@@ -134,7 +173,7 @@ class Limits(BaseModel):
         merged = _merged(self.model_dump(), changes)
         if merged.get("gpus", 0) is None:
             merged["gpus"] = 0
-        for name in ("licenses", "targets"):
+        for name in ("licenses", "queues", "targets"):
             if merged.get(name, {}) is None:
                 merged[name] = {}
         try:
@@ -199,6 +238,9 @@ def capacity(limits: Limits, host: HostFacts) -> dict[str, int]:
         found[DISK] = max(0, host.disk_free - (limits.min_free_disk or 0))
     for name, count in limits.licenses.items():
         found[LICENSE + name] = count
+    for name, queue in limits.queues.items():
+        for dimension, most in queue.amounts().items():
+            found[f"{QUEUE}{dimension}:{name}"] = most
     for name, target in limits.targets.items():
         if target.max_submitted is not None:
             found[SUBMITTED + name] = target.max_submitted
@@ -248,12 +290,36 @@ def beyond(
             asked, there = format_sizes(request.disk, host.disk_total)
             kept = f", of which {format_size(reserve)} must stay free" if reserve else ""
             return f"needs {asked} of disk but the disk has {there}{kept}"
+        if isinstance(request, QueuedRequest):
+            fact = _beyond_queue(request, limits)
+            if fact is not None:
+                return fact
     for name, count in request.licenses:
         there_are = limits.licenses.get(name)
         if there_are is None:
             return f"needs {amount(LICENSE + name, count)} but none are counted here"
         if count > there_are:
             return f"needs {amount(LICENSE + name, count)} but the limit is {there_are}"
+    return None
+
+
+def _beyond_queue(request: QueuedRequest, limits: Limits) -> str | None:
+    queue = limits.queues.get(request.queue)
+    if queue is None:
+        return f"is for the queue {request.queue!r}, which there is not here"
+    most = queue.amounts()
+    for dimension, count in (
+        (CORES, request.cores),
+        (MEMORY, request.memory),
+        (GPUS, request.gpus),
+    ):
+        if count > most.get(dimension, count):
+            limit = most[dimension]
+            shown = format_size(limit) if dimension == MEMORY else str(limit)
+            return (
+                f"needs {amount(dimension, count)} but the limit of the queue "
+                f"{request.queue!r} is {shown}"
+            )
     return None
 
 
@@ -277,6 +343,9 @@ def amount(dimension: str, count: int) -> str:
     if dimension.startswith(LICENSE):
         name = dimension.removeprefix(LICENSE)
         return f"1 licence of {name}" if one else f"{count} licences of {name}"
+    if dimension.startswith(QUEUE):
+        within, _, name = dimension.removeprefix(QUEUE).partition(":")
+        return f"{amount(within, count)} of the queue {name!r}"
     if dimension.startswith(SUBMITTED):
         name = dimension.removeprefix(SUBMITTED)
         return f"1 place in {name}" if one else f"{count} places in {name}"
@@ -308,6 +377,7 @@ class Used:
     disk: int = 0
     gpus: int = 0
     licenses: Mapping[str, int] = field(default_factory=dict)
+    queues: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
 
     def to_wire(self) -> dict[str, Any]:
         """Return the shape of ``in_use`` in ``GET /api/resources``."""
@@ -318,6 +388,7 @@ class Used:
             "disk": self.disk,
             "gpus": self.gpus,
             "licenses": dict(self.licenses),
+            "queues": {name: dict(used) for name, used in self.queues.items()},
         }
 
 
@@ -406,7 +477,13 @@ class Ledger:
             for dimension, count in sorted(amounts.items())
             if dimension.startswith(LICENSE)
         }
+        queues: dict[str, dict[str, int]] = {}
+        for dimension, count in sorted(amounts.items()):
+            if dimension.startswith(QUEUE):
+                within, _, name = dimension.removeprefix(QUEUE).partition(":")
+                queues.setdefault(name, {})[within] = count
         return Used(
+            queues=queues,
             jobs=amounts.get(JOBS, 0),
             cores=amounts.get(CORES, 0),
             memory=amounts.get(MEMORY, 0),

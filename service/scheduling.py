@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from heapq import heappop, heappush, merge
 from itertools import islice
 
@@ -29,6 +29,7 @@ from .resources import (
     DISK,
     JOBS,
     LOCAL,
+    QUEUE,
     HostFacts,
     Ledger,
     Limits,
@@ -161,7 +162,7 @@ class _Round:
         self._starts: list[int] = []
         self._started: list[tuple[Needs, float]] = []
         self._first: dict[str, Stalled] = {}
-        """Of each target, the first one in line that does not fit."""
+        """Of each target, and of each queue that is full, the first one that does not fit."""
         self._reservations: list[_Reservation] = []
         self._too_large: list[Ready] = []
         self._again = False
@@ -229,8 +230,10 @@ class _Round:
                 if name == DISK:
                     # It comes last among the needs: nothing else is lacking.
                     self._recheck = True
-                if shape.target not in self._first and self._is_held_by_jobs(needs):
-                    self._stall(entry, [n for n, c in needs if left.get(n, c) < c])
+                lacks = [n for n, c in needs if left.get(n, c) < c]
+                line, lacks = _line(shape.target, lacks)
+                if line not in self._first and self._is_held_by_jobs(needs):
+                    self._stall(line, entry, lacks)
                 return False
         ends_by = math.inf if entry.walltime is None else self._now + entry.walltime
         for reservation in self._reservations:
@@ -258,10 +261,7 @@ class _Round:
         return shape.possible is not False
 
     def _could_be(self, shape: Shape, memory: int, disk: int) -> bool:
-        like = shape.request
-        asked = ResourceRequest(
-            cores=like.cores, memory=memory, disk=disk, gpus=like.gpus, licenses=like.licenses
-        )
+        asked = replace(shape.request, memory=memory, disk=disk)
         return beyond(asked, self._limits, self._host, target=shape.target) is None
 
     def _is_possible(self, entry: Ready) -> bool:
@@ -298,11 +298,11 @@ class _Round:
 
     # -- those that wait first ---------------------------------------------------------
 
-    def _stall(self, entry: Ready, lacks: list[str]) -> None:
+    def _stall(self, line: str, entry: Ready, lacks: list[str]) -> None:
         stalled = self._queue.stalled.get(entry.id)
         if stalled is None:
             stalled = self._queue.stalled[entry.id] = Stalled(entry, self._now)
-        self._first[entry.shape.target] = stalled
+        self._first[line] = stalled
         if not stalled.reserved:
             stalled.lacks = frozenset(lacks)
         waited = self._now - stalled.since
@@ -380,6 +380,18 @@ class _Round:
             if counted:
                 held.append(counted)
         return sorted(held, key=lambda needs: [count for _, count in needs])
+
+
+def _line(target: str, lacks: list[str]) -> tuple[str, list[str]]:
+    """Return in which line a job that lacks so much is waiting, and what it may reserve there.
+
+    One whose queue is full is first in that queue only: others that lack cores are not
+    behind it, and it keeps no cores from anybody until its queue has room.
+    """
+    of_queue = [name for name in lacks if name.startswith(QUEUE)]
+    if not of_queue:
+        return target, lacks
+    return QUEUE + of_queue[0].split(":", 2)[2], of_queue
 
 
 def _gives_enough(needs: Needs, left: dict[str, int], wanted: Mapping[str, int]) -> bool:

@@ -23,6 +23,7 @@ from aiohttp import web
 
 from ..errors import InvalidInput, PermissionDenied, SimyardError
 from ..scheduler_adapters.local import LocalAdapter
+from . import gpus
 from .application import ACTIVITY, build_application
 from .home import Home, ManagerLock, boot_id
 from .host import HostMonitor
@@ -97,6 +98,7 @@ class HostedService:
                 durability=settings.durability,
                 expect_new=not place.has_history,
             )
+            settings = await _with_gpus(settings)
             host = HostMonitor(place.path)
             host.start()
             await asyncio.to_thread(host.wait, 5.0)
@@ -236,6 +238,16 @@ def _log_to_stderr() -> None:
     ours = logging.getLogger("simyard")
     ours.addHandler(handler)
     ours.propagate = False
+
+
+async def _with_gpus(settings: Settings) -> Settings:
+    """Count the GPUs of the host where the settings leave that to us."""
+    if settings.gpus != "auto":
+        return settings
+    found = await asyncio.to_thread(gpus.discover)
+    names = ", ".join(f"{gpu.index}: {gpu.name}" for gpu in found)
+    log.info("found %s GPUs here%s", len(found), f" ({names})" if names else "")
+    return settings.model_copy(update={"gpus": len(found)})
 
 
 def _check_bind(settings: Settings) -> None:

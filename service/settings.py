@@ -28,6 +28,7 @@ from pydantic import (
 from ..errors import InvalidInput
 from .host import usable_cores, usable_memory
 from .model import Bytes, Seconds, Word
+from .resources import QueueLimits
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -63,6 +64,19 @@ def _counters(value: object) -> object:
             raise ValueError("write counters as NAME=COUNT, such as hfss=2,crystal=1")
         counters[name.strip()] = count.strip()
     return counters
+
+
+def _queues(value: object) -> object:
+    """Accept "short:max_cores=4,max_concurrent_jobs=2;long:max_cores=2" beside tables."""
+    if not isinstance(value, str):
+        return value
+    queues: dict[str, object] = {}
+    for part in filter(None, (part.strip() for part in value.split(";"))):
+        name, colon, limits = part.rpartition(":")
+        if not colon:
+            raise ValueError("write queues as NAME:LIMIT=N,…;…, such as short:max_cores=4")
+        queues[name.strip()] = _counters(limits)
+    return queues
 
 
 Count = Annotated[int, Field(ge=0, le=1_000_000)]
@@ -117,9 +131,17 @@ class Settings(BaseModel):
     max_cpu_percent: Annotated[
         Annotated[float, Field(gt=0, le=100, allow_inf_nan=False)] | None, OptionalWord
     ] = Field(default=None, description="Load of the whole host above which no job starts.")
-    gpus: Count = Field(default=0, description="GPUs that local jobs may occupy together.")
+    gpus: Count | Literal["auto"] = Field(
+        default=0,
+        description="GPUs that local jobs may occupy together; 'auto': those that nvidia-smi or "
+        "rocm-smi tells of at the start.",
+    )
     licenses: Annotated[dict[Word, Count], BeforeValidator(_counters)] = Field(
         default_factory=dict, description="Licence counters: how many of each name there are."
+    )
+    queues: Annotated[dict[Word, QueueLimits], BeforeValidator(_queues)] = Field(
+        default_factory=dict,
+        description="Queues of this machine, each with limits of its own for its jobs together.",
     )
     reserve_after: Seconds = Field(
         default=300.0,
@@ -160,7 +182,7 @@ class Settings(BaseModel):
 
     _origins: dict[str, str] = PrivateAttr(default_factory=dict)
 
-    @field_validator("log_level", "durability", mode="before")
+    @field_validator("log_level", "durability", "gpus", mode="before")
     @classmethod
     def _lower(cls, value: object) -> object:
         return value.strip().lower() if isinstance(value, str) else value
@@ -277,7 +299,11 @@ def _sentence(error: ValidationError, origins: Mapping[str, str]) -> str:
             parts.append(message)
             continue
         name = str(item["loc"][0])
-        inner = ".".join(str(part) for part in item["loc"][1:] if str(part) in str(item["input"]))
+        inner = ".".join(
+            str(part)
+            for part in item["loc"][1:]
+            if name == "queues" or str(part) in str(item["input"])
+        )
         where = f" ({origins[name]})" if name in origins else ""
         parts.append(f"setting {name}{'.' + inner if inner else ''}{where}: {_lowered(message)}")
     return "; ".join(dict.fromkeys(parts))

@@ -36,8 +36,12 @@ SETTINGS = {
     "max-memory": ("SIZE", "memory that jobs may ask for together"),
     "min-free-disk": ("SIZE", "free disk below which no job starts (default: 1 GiB)"),
     "max-cpu-percent": ("N", "load of the host above which no job starts"),
-    "gpus": ("N", "GPUs that jobs may occupy together"),
+    "gpus": ("N|auto", "GPUs that jobs may occupy together; auto: those that the host has"),
     "licenses": ("NAME=N,…", "licence counters, such as hfss=2,crystal=1"),
+    "queues": (
+        "NAME:LIMIT=N,…;…",
+        "queues of this machine, such as short:max_cores=4,max_concurrent_jobs=2",
+    ),
     "reserve-after": ("TIME", "how long the first waiting job is overtaken at most"),
     "overtake-limit": ("N", "how many jobs may overtake the first waiting one"),
     "grace": ("TIME", "from the polite signal to the kill (default: 10 s)"),

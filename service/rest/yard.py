@@ -103,7 +103,7 @@ async def schedulers(request: web.Request) -> web.Response:
 
 
 async def queues(request: web.Request) -> web.Response:
-    """List the queues of one scheduler; this machine has none."""
+    """List the queues of one scheduler; those of this machine come from its settings."""
     name = request.match_info["name"]
     known = {str(item["name"]): item for item in request.app[DESK].schedulers()}
     if name not in known:

@@ -249,4 +249,5 @@ def test_what_is_in_use_has_the_shape_of_the_wire() -> None:
         "disk": 4,
         "gpus": 1,
         "licenses": {"hfss": 1},
+        "queues": {},
     }
