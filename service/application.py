@@ -5,6 +5,7 @@ Knows which parts there are; nothing of sockets, signals or the home.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Iterable
 
 from aiohttp import web
@@ -59,10 +60,12 @@ def build_application(
     application[WAITERS] = Waiters(MOST_WAITING)
     application[GROWTH] = Growth()
     application[METRICS] = Metrics()
+    manager.observe(application[METRICS].note_commit)
     application[OPENAPI] = encode(openapi.document(routes, version=meta.version_of()))
     application.on_response_prepare.append(harden)
     application.on_shutdown.append(_let_go)
     application.cleanup_ctx.append(_growth)
+    application.cleanup_ctx.append(_lag)
     return application
 
 
@@ -71,6 +74,13 @@ async def _let_go(application: web.Application) -> None:
     application[WAITERS].end()
     for end in list(application[ACTIVITY].sockets):
         end()
+
+
+async def _lag(application: web.Application) -> AsyncIterator[None]:
+    task = asyncio.create_task(application[METRICS].watch_loop(), name="loop-lag")
+    yield
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
 
 
 async def _growth(application: web.Application) -> AsyncIterator[None]:

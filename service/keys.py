@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from .resources import Limits
     from .store.filters import JobFilter, Page
     from .uploads import Uploads
+    from .yard import Observer
 
 
 class Desk(Protocol):
@@ -41,6 +42,7 @@ class Desk(Protocol):
     @property
     def uploads(self) -> Uploads: ...
 
+    def observe(self, observer: Observer, /) -> None: ...
     def job_folder(self, job_id: int, /) -> JobFolder: ...
     async def submit(
         self, specs: Sequence[JobSpec], *, idempotency_key: str | None = None, digest: str = ""

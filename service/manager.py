@@ -39,7 +39,7 @@ from .store.batch import Batch
 from .store.filters import JobFilter, Page
 from .store.store import Store
 from .uploads import Uploads
-from .yard import Entry, Yard
+from .yard import Entry, Observer, Yard
 
 log = logging.getLogger(__name__)
 
@@ -116,6 +116,10 @@ class Manager:
 
     def job_folder(self, job_id: int) -> JobFolder:
         return JobFolder(self.home.jobs, job_id, self.home.uploads)
+
+    def observe(self, observer: Observer) -> None:
+        """Have every durable change told to `observer`, too; the latest one counts."""
+        self._yard.observer = observer
 
     # -- life --------------------------------------------------------------------------
 

@@ -28,6 +28,7 @@ from .application import ACTIVITY, build_application
 from .home import Home, ManagerLock, boot_id
 from .host import HostMonitor
 from .manager import Manager
+from .service_log import log_to_stderr
 from .settings import Settings
 from .store.store import Store
 
@@ -208,9 +209,15 @@ def serve(home: Path, flags: Mapping[str, object]) -> int:
 
 
 async def _serve(home: Path, flags: Mapping[str, object]) -> int:
-    _log_to_stderr()
+    place = Home(home)
+    settings = Settings.load(place.path, flags)
+    log_to_stderr(
+        place.service_log,
+        kind=settings.log_format,
+        level=settings.log_level,
+        most=settings.log_max_bytes,
+    )
     service = await HostedService.start(home, flags)
-    logging.getLogger("simyard").setLevel(service.settings.log_level.upper())
     loop = asyncio.get_running_loop()
     asked = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -226,18 +233,6 @@ async def _serve(home: Path, flags: Mapping[str, object]) -> int:
     if isinstance(service.failure, SimyardError):
         raise service.failure
     return 0 if service.failure is None else 1
-
-
-def _log_to_stderr() -> None:
-    """Write our log lines to stderr, which is `run/service.log` of a detached service."""
-    handler = logging.StreamHandler()
-    line = logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s")
-    line.converter = time.gmtime
-    line.default_time_format, line.default_msec_format = "%Y-%m-%dT%H:%M:%S", "%s.%03dZ"
-    handler.setFormatter(line)
-    ours = logging.getLogger("simyard")
-    ours.addHandler(handler)
-    ours.propagate = False
 
 
 async def _with_gpus(settings: Settings) -> Settings:

@@ -179,10 +179,18 @@ class Settings(BaseModel):
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         default="info", description="How much the service logs."
     )
+    log_format: Literal["text", "json"] = Field(
+        default="text",
+        description="How the service writes its log: lines, or one JSON object each.",
+    )
+    log_max_bytes: Bytes = Field(
+        default=10 << 20,
+        description="Size at which run/service.log is put aside, three of them kept; 0: never.",
+    )
 
     _origins: dict[str, str] = PrivateAttr(default_factory=dict)
 
-    @field_validator("log_level", "durability", "gpus", mode="before")
+    @field_validator("log_level", "log_format", "durability", "gpus", mode="before")
     @classmethod
     def _lower(cls, value: object) -> object:
         return value.strip().lower() if isinstance(value, str) else value

@@ -12,7 +12,7 @@ import asyncio
 import logging
 import time
 from collections import OrderedDict
-from collections.abc import Coroutine, Iterable, Mapping
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from heapq import heappop, heappush
 from typing import Any
 
@@ -36,6 +36,9 @@ PAY_EVERY = 0.5
 """Seconds between attempts to write what the store could not take."""
 SPECS_KEPT = 4096
 """Specs of recent submissions kept parsed, so that a job that starts at once is not read back."""
+
+
+Observer = Callable[[Sequence[Job], Sequence[Event], float], None]
 
 
 class Entry:
@@ -101,6 +104,8 @@ class Yard:
         self._sequence = 0
         self._forget_at = 0
         self._watchers: dict[int, set[asyncio.Future[None]]] = {}
+        self.observer: Observer | None = None
+        """Told of every change when it is durable, with the seconds that it took."""
         self._owed: list[tuple[Batch, asyncio.Future[None]]] = []
         """Decided, but not written: the store had no room. In order; nothing may overtake it."""
         self._paying: asyncio.Task[None] | None = None
@@ -295,10 +300,10 @@ class Yard:
             return self._owed_is_paid(self._owe(batch))
         # In the order of the calls, whenever they are awaited: each batch rests on those before.
         written = self.store.enqueue(batch) if batch else None
-        return self._committed(batch, written, refusable)
+        return self._committed(batch, written, refusable, time.monotonic())
 
     async def _committed(
-        self, batch: Batch, written: asyncio.Future[None] | None, refusable: bool
+        self, batch: Batch, written: asyncio.Future[None] | None, refusable: bool, begun: float
     ) -> None:
         if written is None:
             return
@@ -310,7 +315,7 @@ class Yard:
             log.warning("the store cannot be written now, what happened is kept: %s", error)
             await self._owe(batch)
             return
-        self._publish(batch)
+        self._publish(batch, time.monotonic() - begun)
 
     @staticmethod
     async def _owed_is_paid(paid: asyncio.Future[None]) -> None:
@@ -328,6 +333,7 @@ class Yard:
         """Write what is owed, as one batch each time the store may have recovered."""
         while self._owed:
             await asyncio.sleep(PAY_EVERY)
+            begun = time.monotonic()
             due = list(self._owed)
             whole = Batch()
             for batch, _ in due:
@@ -343,12 +349,14 @@ class Yard:
                 return
             del self._owed[: len(due)]
             for batch, written in due:
-                self._publish(batch)
+                self._publish(batch, time.monotonic() - begun)
                 if not written.done():
                     written.set_result(None)
 
-    def _publish(self, batch: Batch) -> None:
+    def _publish(self, batch: Batch, seconds: float) -> None:
         self.events.publish(batch.events)
+        if self.observer is not None:
+            self.observer([*batch.inserts, *batch.updates], batch.events, seconds)
         for job in batch.updates:
             self._notify(job.id)
             if job.state.terminal:

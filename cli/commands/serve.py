@@ -17,6 +17,7 @@ from ...handler.handover import START_SECONDS, answering, service_environment
 from ...service.home import Home
 from .. import output
 from ..exits import REFUSED, Ending
+from ..unit import unit
 
 HOME_ONLY = True
 IDLE_TIMEOUT = "15m"
@@ -53,6 +54,8 @@ SETTINGS = {
     "keep-uploads": ("TIME", "how long such a file is kept after no job needed it"),
     "keep-events": ("N", "how many events are kept for clients that reconnect"),
     "log-level": ("LEVEL", "debug, info, warning or error"),
+    "log-format": ("text|json", "lines, or one JSON object each"),
+    "log-max-bytes": ("SIZE", "size at which run/service.log is put aside; 0: never"),
 }
 """Settings that are flags here: a value and one line of help each; the service reads them."""
 
@@ -63,6 +66,11 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options."""
     parser.add_argument(
         "--detach", "-d", action="store_true", help="in the background; prints the address"
+    )
+    parser.add_argument(
+        "--print-unit",
+        action="store_true",
+        help="print a systemd user unit that runs it with these settings, and start nothing",
     )
     group = parser.add_argument_group(
         "settings", "each is also a variable SIMYARD_NAME, and a line of HOME/settings.toml"
@@ -77,6 +85,9 @@ def run(options: argparse.Namespace) -> int:
     """Run the service until it is told to stop, or start it and return."""
     home = home_path(options.home)
     flags = flags_of(options)
+    if options.print_unit:
+        output.write(unit(_command(home, flags, idle_timeout=None), home))
+        return 0
     if options.detach:
         return _detach(home, flags, options)
     from ...service.server import serve
@@ -101,7 +112,7 @@ def _detach(home: str, flags: dict[str, object], options: argparse.Namespace) ->
     begin = log.tell()
     with log:
         child = subprocess.Popen(
-            _command(home, flags, place.settings),
+            _command(home, flags, idle_timeout=_idle_timeout(flags, place.settings)),
             # Not the caller's folder: `-m` would import what lies there.
             cwd=home,
             env=service_environment(),
@@ -130,15 +141,20 @@ def _detach(home: str, flags: dict[str, object], options: argparse.Namespace) ->
     return _print(found, home, options)
 
 
-def _command(home: str, flags: dict[str, object], settings: Path) -> list[str]:
+def _command(home: str, flags: dict[str, object], *, idle_timeout: str | None) -> list[str]:
     words = [sys.executable, "-m", "simyard", "serve", "--home", home]
     for name, value in flags.items():
         option = f"--{name.replace('_', '-')}"
         words += [option] if value is True else [f"{option}={value}"]
-    named = "idle_timeout" in flags or os.environ.get("SIMYARD_IDLE_TIMEOUT", "").strip()
-    if not named and not _is_set("idle_timeout", settings):
-        words.append(f"--idle-timeout={IDLE_TIMEOUT}")
+    if idle_timeout is not None:
+        words.append(f"--idle-timeout={idle_timeout}")
     return words
+
+
+def _idle_timeout(flags: dict[str, object], settings: Path) -> str | None:
+    """Return what a detached service lives on without work, where nobody has said it."""
+    named = "idle_timeout" in flags or os.environ.get("SIMYARD_IDLE_TIMEOUT", "").strip()
+    return None if named or _is_set("idle_timeout", settings) else IDLE_TIMEOUT
 
 
 def _is_set(name: str, settings: Path) -> bool:
