@@ -9,6 +9,7 @@ from __future__ import annotations
 import csv
 import json
 import logging
+import os
 import re
 import shutil
 import subprocess
@@ -45,11 +46,33 @@ def discover() -> list[Gpu]:
         (NVIDIA, parse_nvidia),
         (AMD, parse_amd),
     )
-    for command, parse in parsers:
+    for (command, parse), variable in zip(
+        parsers, ("CUDA_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES"), strict=True
+    ):
         found = _ask(command, parse)
         if found:
-            return found
+            return shown(found, os.environ.get(variable), variable)
     return []
+
+
+def shown(found: list[Gpu], value: str | None, variable: str) -> list[Gpu]:
+    """Return those of `found` that the service itself was given by an environment variable.
+
+    Jobs get GPUs by number from 0 on. Where the service was given others, none is counted:
+    it would hand out what is somebody else's.
+    """
+    if value is None:
+        return found
+    given = [word.strip() for word in value.split(",") if word.strip()]
+    if given != [str(number) for number in range(len(given))]:
+        log.warning(
+            "the service was given the GPUs %s=%s, which do not begin at 0: none is counted; "
+            "start it without that variable",
+            variable,
+            value,
+        )
+        return []
+    return found[: len(given)]
 
 
 def parse_nvidia(text: str) -> list[Gpu]:

@@ -44,6 +44,8 @@ def test_what_tells_of_no_gpu_counts_as_none(text: str) -> None:
 def tools(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A PATH with nothing but the tools that a test puts there."""
     monkeypatch.setenv("PATH", str(tmp_path))
+    for name in ("CUDA_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES"):
+        monkeypatch.delenv(name, raising=False)
     return tmp_path
 
 
@@ -64,6 +66,17 @@ def test_the_tools_are_asked_in_turn(tools: Path) -> None:
     assert len(discover()) == 2, "one that fails is passed over"
     tool(tools, "nvidia-smi", "echo 0, T4, 1024")
     assert discover() == [Gpu(0, "T4", 1024 << 20)]
+
+
+@pytest.mark.parametrize(
+    ("given", "count"), [("0", 1), ("0,1", 2), ("0, 1,2", 2), ("", 0), ("1", 0), ("GPU-8f6d", 0)]
+)
+def test_gpus_that_the_service_was_not_given_are_not_handed_out(
+    tools: Path, monkeypatch: pytest.MonkeyPatch, given: str, count: int
+) -> None:
+    tool(tools, "nvidia-smi", f"printf '{A100}'")
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", given)
+    assert len(discover()) == count
 
 
 def test_a_tool_that_hangs_is_given_up(tools: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,7 +12,6 @@ from pathlib import Path
 import pytest
 
 from simyard.errors import Conflict, InvalidInput, StorageFull, TooLarge
-from simyard.service import uploads as module
 from simyard.service.uploads import Uploads
 
 TEXT = bytes(range(256)) * 40
@@ -103,7 +102,7 @@ def test_a_full_disk_is_said_to_be_full(uploads: Uploads, monkeypatch: pytest.Mo
 
     receiving = uploads.begin(DIGEST, 0, len(TEXT))
     with monkeypatch.context() as patched:
-        patched.setattr(module.os, "write", full)
+        patched.setattr("simyard.service.uploads.os.write", full)
         with pytest.raises(StorageFull):
             receiving.write(TEXT)
     receiving.close()
