@@ -182,3 +182,20 @@ def test_a_home_that_cannot_be_created_is_refused(shell: Shell) -> None:
     ):
         assert (ended.code, ended.out) == (1, "")
         assert "/proc/simyard" in ended.err
+
+
+def test_a_detached_service_writes_its_log_as_json_and_puts_a_large_one_aside(
+    shell: Shell,
+) -> None:
+    assert shell.simyard("serve", "--detach", "--port", "0").code == 0
+    assert shell.simyard("stop").code == 0
+    log = shell.home / "run" / "service.log"
+    log.write_text("earlier " * 500 + "\n")
+    flags = ("--log-format", "json", "--log-max-bytes", "1000", "--gpus", "auto")
+    assert shell.simyard("serve", "--detach", "--port", "0", *flags).code == 0
+    lines = [line for line in log.read_text().splitlines() if line.startswith("{")]
+    (told,) = [json.loads(line) for line in lines if "GPUs" in line]
+    assert told["logger"] == "simyard.service.server" and told["level"] == "info"
+    assert log.with_name("service.log.1").read_text().startswith("earlier")
+    assert "Simyard serves" in log.read_text() and "earlier" not in log.read_text()
+    assert shell.simyard("stop").code == 0
