@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -55,21 +56,28 @@ async def test_a_job_that_waits_for_its_next_attempt_says_when(service: WireServ
 async def test_its_time_comes_without_anybody_asking_and_each_wait_is_longer(
     service: WireService,
 ) -> None:
-    loop = asyncio.get_running_loop()
-    job = await failed_once(service, delay=0.3, backoff=3)
-    waited = []
-    for attempt in (2, 3):
-        begun = loop.time()
-        running = await service.until(job, "running")
-        waited.append(loop.time() - begun)
-        assert running["attempt"] == attempt
+    job = await failed_once(service, delay=0.2, backoff=3)
+    for attempt in (2, 3, 4):
+        told = await shown(service, job)
+        while (told["state"], told["attempt"]) != ("running", attempt):
+            query = f"?wait=5&version={told['version']}"
+            told = await service.ask("GET", f"/api/jobs/{job}{query}")
         await service.adapter.end(job, Ending(exit_code=1))
-    assert waited[0] > 0.15 and waited[1] > 0.7 and waited[1] > waited[0]
-    await service.until(job, "running")
-    await service.adapter.end(job, Ending(exit_code=1))
     ended = await service.until(job, "failed")
     # Its fourth attempt was the last one.
     assert ended["attempt"] == 4 and ended["outcome"]["exit_code"] == 1
+    events = (await service.ask("GET", f"/api/jobs/{job}/events"))["items"]
+    moments = [
+        (one["type"], datetime.fromisoformat(one["time"].replace("Z", "+00:00")))
+        for one in events
+        if one["type"] in ("job.retry", "job.submitting")
+    ][1:]
+    waited = [
+        (begun - ended).total_seconds()
+        for (_, ended), (_, begun) in zip(moments[::2], moments[1::2], strict=True)
+    ]
+    for seconds, asked in zip(waited, (0.2, 0.6, 1.8), strict=True):
+        assert asked - 0.05 < seconds < asked + 5
 
 
 async def test_it_can_be_cancelled_while_it_waits(service: WireService) -> None:
