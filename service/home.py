@@ -134,6 +134,13 @@ class ManagerLock:
         self._path = home.run / "manager.lock"
         self._descriptor: int | None = None
 
+    @property
+    def identity(self) -> str:
+        """Name the lock itself: who holds it now knows that who held it before is dead."""
+        assert self._descriptor is not None
+        facts = os.fstat(self._descriptor)
+        return f"{boot_id()}:{facts.st_dev}:{facts.st_ino}"
+
     def acquire(self) -> dict[str, Any]:
         """Take the lock and note the owner in it; return the owner's facts.
 

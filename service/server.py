@@ -92,8 +92,8 @@ class HostedService:
             loop = asyncio.get_running_loop()
             store = await asyncio.to_thread(
                 Store.open,
-                place.store,
-                owner=owner,
+                settings.store or place.store,
+                owner={**owner, "home": str(place.path), "lock": lock.identity},
                 durability=settings.durability,
                 expect_new=not place.has_history,
             )

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from checkout import ROOT
 from live_service import LiveService
+from postgres_server import PostgresServer, missing
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -41,3 +42,31 @@ def service_at() -> Iterator[Callable[..., LiveService]]:
     yield start
     for service in started:
         service.end_everything()
+
+
+@pytest.fixture(scope="session")
+def postgres_server() -> Iterator[PostgresServer]:
+    """A PostgreSQL server of our own for the whole run, started where a test asks for it."""
+    reason = missing()
+    if reason:
+        pytest.skip(reason)
+    server = PostgresServer()
+    try:
+        server.start()
+        yield server
+    finally:
+        server.remove()
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def store_url(request: pytest.FixtureRequest, tmp_path: Path) -> Path | str:
+    """A place for a store that is not there yet: what uses it runs on both databases."""
+    if request.param == "sqlite":
+        return tmp_path / "store.db"
+    return postgres_url(request)
+
+
+def postgres_url(request: pytest.FixtureRequest) -> str:
+    """The URL of an empty database."""
+    server: PostgresServer = request.getfixturevalue("postgres_server")
+    return server.new_database()

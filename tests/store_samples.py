@@ -15,9 +15,9 @@ from simyard.service.store.store import Store
 OWNER = {"pid": 4711, "host": "workstation", "started_at": "2026-01-01T00:00:00Z"}
 
 
-def open_store(path: Path, **options: Any) -> Store:
+def open_store(url: Path | str, **options: Any) -> Store:
     """Open a store as a service does."""
-    return Store.open(path, **{"owner": OWNER, **options})
+    return Store.open(url, **{"owner": OWNER, **options})
 
 
 def make_job(job_id: int, *, tags: Mapping[str, str] | None = None, **fields: Any) -> Job:

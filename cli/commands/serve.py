@@ -29,6 +29,7 @@ SETTINGS = {
     "allowed-hosts": ("NAMES", "further names by which clients may address the service"),
     "tls-cert": ("FILE", "certificate chain (PEM); with --tls-key the service speaks HTTPS"),
     "tls-key": ("FILE", "private key (PEM) of --tls-cert"),
+    "store": ("URL", "postgresql://USER@HOST/DATABASE (default: store.db in the home)"),
     "durability": ("default|full", "full: every change is synced to disk"),
     "default-scheduler": ("NAME", "what jobs with scheduler 'auto' go to (default: local)"),
     "max-concurrent-jobs": ("N", "jobs that may run at a time"),
@@ -51,6 +52,10 @@ SETTINGS = {
 """Settings that are flags here: a value and one line of help each; the service reads them."""
 
 SWITCHES = {"allow-remote": "listen beyond loopback without TLS: the token travels in clear text"}
+
+
+IN_ENVIRONMENT = ("store",)
+"""May hold a password: not handed on where every user of the machine can read it."""
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -98,7 +103,7 @@ def _detach(home: str, flags: dict[str, object], options: argparse.Namespace) ->
             _command(home, flags, place.settings),
             # Not the caller's folder: `-m` would import what lies there.
             cwd=home,
-            env=service_environment(),
+            env=_environment(flags),
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,
@@ -127,12 +132,19 @@ def _detach(home: str, flags: dict[str, object], options: argparse.Namespace) ->
 def _command(home: str, flags: dict[str, object], settings: Path) -> list[str]:
     words = [sys.executable, "-m", "simyard", "serve", "--home", home]
     for name, value in flags.items():
+        if name in IN_ENVIRONMENT:
+            continue
         option = f"--{name.replace('_', '-')}"
         words += [option] if value is True else [f"{option}={value}"]
     named = "idle_timeout" in flags or os.environ.get("SIMYARD_IDLE_TIMEOUT", "").strip()
     if not named and not _is_set("idle_timeout", settings):
         words.append(f"--idle-timeout={IDLE_TIMEOUT}")
     return words
+
+
+def _environment(flags: dict[str, object]) -> dict[str, str]:
+    given = {f"SIMYARD_{n.upper()}": str(flags[n]) for n in IN_ENVIRONMENT if n in flags}
+    return {**service_environment(), **given}
 
 
 def _is_set(name: str, settings: Path) -> bool:

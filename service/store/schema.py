@@ -20,7 +20,7 @@ from sqlalchemy import (
     text,
 )
 
-HEAD = "0001"
+HEAD = "0002"
 """Revision of the tables below; the newest file in ``migrations/versions``."""
 
 # SQLite makes a key the row's own address only where the type is exactly INTEGER.
@@ -130,6 +130,11 @@ manager = Table(
     Column("id", Integer, primary_key=True, autoincrement=False),
     Column("epoch", NUMBER, nullable=False),
     Column("owner", Text, nullable=False),
+    # By the database's own clock; none where a lock file decides, and after a proper end.
+    Column("expires_at", Float),
+    # Number of the last transaction of this epoch: whether a commit whose answer was lost
+    # took place.
+    Column("written", NUMBER, nullable=False, server_default="0"),
 )
 
 # Kept by Alembic; declared here, outside of `metadata`, so that a new store can be

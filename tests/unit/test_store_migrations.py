@@ -18,6 +18,7 @@ from store_samples import make_job, open_store, submission
 from simyard.errors import StoreUnreadable
 from simyard.service.store import migrations, schema, sqlite
 from simyard.service.store.batch import Batch
+from simyard.service.store.sqlite import Sqlite
 
 LATER = """
     import sqlalchemy as sa
@@ -99,7 +100,7 @@ def test_an_older_store_is_brought_up_with_all_its_jobs(tmp_path: Path) -> None:
     a_store_with_jobs(path)
     revision_in(tmp_path / "later", "t002", schema.HEAD)
     revision_in(tmp_path / "later", "t003", "t002")
-    migrations.bring_up(path, head="t003", folders=[tmp_path / "later"])
+    migrations.bring_up(Sqlite(path), head="t003", folders=[tmp_path / "later"])
 
     assert ask(path, "SELECT version_num FROM alembic_version") == [("t003",)]
     assert ask(path, "SELECT count(*), max(ct002), min(ct003) FROM jobs") == [
@@ -110,7 +111,7 @@ def test_an_older_store_is_brought_up_with_all_its_jobs(tmp_path: Path) -> None:
     assert ask(copy, "SELECT version_num FROM alembic_version") == [(schema.HEAD,)]
     assert ask(copy, "SELECT count(*) FROM jobs") == [(100,)]
     assert stat.S_IMODE(copy.stat().st_mode) == 0o600
-    migrations.bring_up(path, head="t003", folders=[tmp_path / "later"])
+    migrations.bring_up(Sqlite(path), head="t003", folders=[tmp_path / "later"])
 
 
 def test_a_migration_that_fails_midway_leaves_the_store_as_it_was(tmp_path: Path) -> None:
@@ -120,7 +121,7 @@ def test_a_migration_that_fails_midway_leaves_the_store_as_it_was(tmp_path: Path
     revision_in(tmp_path / "later", "t002", schema.HEAD)
     revision_in(tmp_path / "later", "t003", "t002", more="raise OSError('the disk is gone')")
     with pytest.raises(OSError, match="the disk is gone"):
-        migrations.bring_up(path, head="t003", folders=[tmp_path / "later"])
+        migrations.bring_up(Sqlite(path), head="t003", folders=[tmp_path / "later"])
     assert shape(path) == before
     store = open_store(path)
     assert len(store.load_active()) == 100
@@ -136,8 +137,9 @@ def test_a_process_killed_within_a_migration_leaves_the_store_as_it_was(
     revision_in(tmp_path / "later", "t002", schema.HEAD, more="import os; os.kill(os.getpid(), 9)")
     program = (
         "import sys; from pathlib import Path; from simyard.service.store import migrations\n"
+        "from simyard.service.store.sqlite import Sqlite\n"
         "path = Path(sys.argv[1])\n"
-        "migrations.bring_up(path, head='t002', folders=[path.parent / 'later'])"
+        "migrations.bring_up(Sqlite(path), head='t002', folders=[path.parent / 'later'])"
     )
     root = Path(__file__).parents[2] / "typings"
     ended = subprocess.run(
