@@ -10,6 +10,7 @@ import os
 import socket
 import sys
 import time
+import uuid
 import weakref
 from collections.abc import Mapping
 from pathlib import Path
@@ -92,6 +93,15 @@ class Home:
             for folder in (self.jobs, self.launcher)
             if folder.is_dir()
         )
+
+    def identity(self) -> str:
+        """Name this home for all time, whatever its host and path are called; noted in it."""
+        note = self.path / "home.id"
+        try:
+            return note.read_text(encoding="ascii").strip()
+        except FileNotFoundError:
+            write_private(note, f"{uuid.uuid4().hex}\n".encode())
+            return note.read_text(encoding="ascii").strip()
 
     def highest_job_folder(self) -> int:
         """Return the highest id that ever had a folder here, 0 where none has."""

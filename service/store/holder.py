@@ -12,11 +12,15 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from sqlalchemy import Connection, select, update
+from sqlalchemy import Connection, delete, func, select, update
 
 from ...errors import HomeInUse
+from ..states import ACTIVE
 from . import rows, schema
 from .backend import Backend
+
+POSITIONS = "cursor."
+"""Entries of `meta` that begin so are positions in what an adapter keeps in the home."""
 
 _row = schema.manager
 _ours = _row.c.id == 1
@@ -54,6 +58,8 @@ def take(connection: Connection, backend: Backend, owner: Mapping[str, object]) 
     """
     connection.execute(select(_row.c.id).where(_ours).with_for_update())
     check_free(connection, backend, owner)
+    if backend.lease is not None:
+        _come_from_elsewhere(connection, backend, owner)
     values: dict[str, Any] = {
         "epoch": _row.c.epoch + 1,
         "owner": rows.dump(dict(owner)),
@@ -63,6 +69,31 @@ def take(connection: Connection, backend: Backend, owner: Mapping[str, object]) 
     if connection.execute(update(_row).where(_ours).values(values)).rowcount != 1:
         return None
     return int(connection.execute(select(_row.c.epoch).where(_ours)).scalar_one())
+
+
+def _come_from_elsewhere(
+    connection: Connection, backend: Backend, owner: Mapping[str, object]
+) -> None:
+    """Take over from the manager of another home, as far as that can be done.
+
+    What it started it alone can follow: its launcher and its records are in its home.
+    """
+    before = holder(connection)
+    if not before.get("home_id") or before["home_id"] == owner.get("home_id"):
+        return
+    jobs = schema.jobs.c
+    outside = [state.value for state in ACTIVE if not state.waiting]
+    count = connection.execute(select(func.count()).where(jobs.state.in_(outside))).scalar_one()
+    if count:
+        raise HomeInUse(
+            f"{count} jobs in the store {backend.shown} were started from the home "
+            f"{before.get('home', '?')} on {before.get('host', '?')} and are not over; start the "
+            "service there until they are. Only a service on that home can follow them",
+            owner=before,
+        )
+    # Positions in records that lie in that home say nothing about ours.
+    meta = schema.meta.c.key
+    connection.execute(delete(schema.meta).where(meta.startswith(POSITIONS, autoescape=True)))
 
 
 class Fence:
