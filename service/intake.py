@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
+from typing import Any
 
 from ..errors import Conflict, ImpossibleRequest, InvalidInput, NotFound
 from .faults import faultpoint
@@ -15,7 +16,7 @@ from .model import Job, JobSpec, Outcome
 from .resources import HostFacts, Limits, impossible
 from .states import JobState
 from .store.batch import Batch, IdempotencyRecord
-from .yard import Yard, dependency_outcome, satisfied
+from .yard import Entry, Yard, dependency_outcome, satisfied
 
 AUTO = "auto"
 LOCAL_NAMES = frozenset({AUTO, "local", "none"})
@@ -103,13 +104,20 @@ class Intake:
 
     async def _admit(self, jobs: Sequence[Job], specs: Sequence[JobSpec]) -> None:
         """Take up jobs that are durable now; what they depend on may have ended meanwhile."""
-        batch = Batch()
+        commits = []
         for job, spec in zip(jobs, specs, strict=True):
             waits_for, broken = await self._dependencies(spec)
             entry = self._yard.admit(job, spec, waits_for)
             if broken is not None:
-                self._yard.finish(batch, entry, JobState.FAILED, broken)
-        await self._yard.commit(batch)
+                commits.append(self._fall(entry, broken))
+        for commit in commits:
+            await commit
+
+    def _fall(self, entry: Entry, broken: Outcome) -> Coroutine[Any, Any, None]:
+        """End a job whose dependency can never be satisfied."""
+        batch = Batch()
+        self._yard.finish(batch, entry, JobState.FAILED, broken)
+        return self._yard.commit(batch)
 
     def _new_job(
         self, batch: Batch, job_id: int, spec: JobSpec, now: float, retry_of: int | None
@@ -185,15 +193,15 @@ class Intake:
 
     async def resume_dependencies(self) -> None:
         """Ask again, after a restart, what the jobs that waited for others still wait for."""
-        batch = Batch()
         for entry in self._yard.live(JobState.HELD, JobState.QUEUED):
             if entry.waits_for:
                 waits_for, broken = await self._dependencies(await self._yard.spec_of(entry.id))
+                if entry.job.state.terminal:
+                    continue
                 if broken is not None:
-                    self._yard.finish(batch, entry, JobState.FAILED, broken)
+                    await self._fall(entry, broken)
                 else:
                     self._yard.await_others(entry, waits_for)
-        await self._yard.commit(batch)
 
 
 def parse_id(text: str) -> int:

@@ -12,7 +12,6 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from simyard.scheduler_adapters import processes
 from simyard.scheduler_adapters.contract import (
     Ending,
     KnownAttempt,
@@ -21,6 +20,7 @@ from simyard.scheduler_adapters.contract import (
     ResourceRequest,
     Submission,
 )
+from simyard.scheduler_adapters.launcher import processes
 from simyard.scheduler_adapters.local import LocalAdapter
 
 ENVIRONMENT = {"PATH": os.environ.get("PATH", os.defpath), "LANG": "C.UTF-8"}
@@ -196,7 +196,7 @@ class Yard:
             with contextlib.suppress(OSError):
                 command = _command(process.pid)
                 if os.fsencode(self.home) in command and any(
-                    word.endswith(b"launcher.py") for word in command
+                    word.endswith(b"scheduler_adapters/launcher") for word in command
                 ):
                     processes.send_signal(process.pid, process.start, signal.SIGKILL)
 

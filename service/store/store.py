@@ -21,12 +21,10 @@ from ..states import JobState
 from . import holder, migrations, postgres, reader, schema, sqlite
 from .backend import Backend, Trouble
 from .batch import Batch, IdempotencyRecord
-from .changes import DELETED, StaleWrite
+from .changes import DELETED
 from .filters import JobFilter, Page, read
 from .reader import Reader
-from .writer import OnFatal, StoreTaken, Writer
-
-__all__ = ["StaleWrite", "Store", "StoreTaken"]
+from .writer import OnFatal, Writer
 
 BUSY_SECONDS = 30.0
 """How long another program's lock is waited for."""

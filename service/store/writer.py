@@ -24,11 +24,17 @@ from dataclasses import dataclass
 from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import SQLAlchemyError
 
-from ...errors import Conflict, HomeInUse, ServiceUnavailable, SimyardError, StoreUnreadable
+from ...errors import (
+    Conflict,
+    ServiceUnavailable,
+    SimyardError,
+    StaleWrite,
+    StoreTaken,
+    StoreUnreadable,
+)
 from . import changes, holder
 from .backend import Backend, Syncing, Trouble, reason
 from .batch import Batch
-from .changes import StaleWrite
 from .holder import Fence
 
 log = logging.getLogger(__name__)
@@ -37,12 +43,6 @@ MAX_ROWS = 20_000
 """Rows after which a transaction takes no further batch: the first caller waits for all."""
 
 ASK_AGAIN_SECONDS = 0.2
-
-
-class StoreTaken(HomeInUse):
-    """Another Simyard service has taken over this store."""
-
-    code = "store_taken"
 
 
 OnFatal = Callable[[SimyardError], None]
