@@ -52,6 +52,7 @@ class LiveService:
         self.process: subprocess.Popen[bytes] | None = None
         self._flags = list(flags)
         self._store = store
+        self._prefix = ""
         if store is not None:
             self._flags += ["--store", store]
         self._fault = fault
@@ -280,10 +281,15 @@ class LiveService:
         return found
 
     def _tag_prefix(self) -> str:
+        if self._prefix:
+            return self._prefix
         statement = "SELECT value FROM meta WHERE key = 'uuid'"
         with contextlib.closing(self._look_into_store()) as store:
             row = store.execute(statement).fetchone()
-        return f"sy-{row[0][:12]}-" if row else "sy-none"
+        if row is None:
+            return "sy-none"
+        self._prefix = f"sy-{row[0][:12]}-"
+        return self._prefix
 
     def _look_into_store(self) -> Any:
         if self._store is not None:
