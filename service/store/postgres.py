@@ -46,6 +46,7 @@ OPENING_LOCK = 0x53494D59  # "SIMY": an advisory lock belongs to one database
 OURS = ("alembic_version", "jobs", "events", "manager", "meta")
 CONNECTING = {
     "application_name": "simyard",
+    "client_encoding": "utf8",
     "connect_timeout": "10",
     # A server whose host is gone without a word is given up after half a minute.
     "keepalives_idle": "10",

@@ -68,7 +68,7 @@ def test_an_idle_manager_keeps_its_lease(url: str) -> None:
 
 
 CHILD = """
-import asyncio, os, signal, sys
+import asyncio, os, signal, sys, time
 sys.path.insert(0, sys.argv[2])
 from store_samples import make_job, open_store, submission
 from simyard.errors import StoreTaken
@@ -83,6 +83,7 @@ async def main():
             apply(connection, batch)
             print("ready", flush=True)
             os.kill(os.getpid(), signal.SIGSTOP)
+            time.sleep(0.2)  # another thread may be the one that the signal stops first
         changes.apply = stopped
     else:
         print("ready", flush=True)
