@@ -7,6 +7,7 @@ import contextlib
 import json
 import os
 import signal
+import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -36,6 +37,8 @@ class Yard:
         self.reports: list[Report] = []
         self.cursor: str | None = None
         self.adapter: LocalAdapter | None = None
+        self.python = sys.executable
+        """What runs the launchers."""
         self.epoch = 0
         self.launchers: set[int] = set()
         self._news = asyncio.Event()
@@ -45,7 +48,7 @@ class Yard:
     ) -> LocalAdapter:
         """Open an adapter of the next epoch from the last cursor."""
         self.epoch += 1
-        self.adapter = LocalAdapter(self.home, epoch=self.epoch)
+        self.adapter = LocalAdapter(self.home, epoch=self.epoch, python=self.python)
         await self.adapter.open(self.listen, cursor=cursor or self.cursor, known=known)
         self.note_launcher()
         return self.adapter
