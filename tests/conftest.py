@@ -28,12 +28,23 @@ def _own_world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     patch.undo()
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--store",
+        choices=["sqlite", "postgresql"],
+        default="sqlite",
+        help="where services remember their jobs in tests that do not say it themselves",
+    )
+
+
 @pytest.fixture
-def service_at() -> Iterator[Callable[..., LiveService]]:
+def service_at(request: pytest.FixtureRequest) -> Iterator[Callable[..., LiveService]]:
     """Start a service with its home in a folder; all are ended with their jobs afterwards."""
     started: list[LiveService] = []
 
     def start(folder: Path, **options: Any) -> LiveService:
+        if request.config.getoption("--store") == "postgresql" and "store" not in options:
+            options["store"] = postgres_url(request)
         service = LiveService(folder / "home", **options)
         started.append(service)
         service.start()
