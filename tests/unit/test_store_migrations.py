@@ -57,7 +57,7 @@ def shape(path: Path) -> dict[str, tuple[object, ...]]:
     return found
 
 
-def migrated_from_nothing(path: Path) -> None:
+def migrated_from_nothing(path: Path, to: str = "head") -> None:
     """Build a store by its migrations alone."""
     from alembic import command
 
@@ -66,7 +66,7 @@ def migrated_from_nothing(path: Path) -> None:
     config = migrations.configuration()
     with engine.begin() as connection:
         config.attributes["connection"] = connection
-        command.upgrade(config, "head")
+        command.upgrade(config, to)
     engine.dispose()
 
 
@@ -93,6 +93,21 @@ def test_the_migrations_make_the_same_tables_as_a_new_store_has(tmp_path: Path) 
     engine.dispose()
     scripts = ScriptDirectory.from_config(migrations.configuration())
     assert scripts.get_current_head() == schema.HEAD
+
+
+@pytest.mark.parametrize("revision", ["0001"])
+def test_a_store_of_each_earlier_revision_is_opened_and_used(tmp_path: Path, revision: str) -> None:
+    path = tmp_path / "store.db"
+    migrated_from_nothing(path, revision)
+    with contextlib.closing(sqlite3.connect(path)) as connection:
+        connection.execute("INSERT INTO meta VALUES ('uuid', 'u'), ('cursor', '1:5')")
+        connection.execute("INSERT INTO manager (id, epoch, owner) VALUES (1, 7, '{}')")
+        connection.commit()
+    store = open_store(path)
+    assert (store.epoch, store.uuid, store.meta("cursor")) == (8, "u", "1:5")
+    asyncio.run(store.apply(submission(make_job(1))))
+    store.close()
+    assert ask(path, "SELECT version_num FROM alembic_version") == [(schema.HEAD,)]
 
 
 def test_an_older_store_is_brought_up_with_all_its_jobs(tmp_path: Path) -> None:
