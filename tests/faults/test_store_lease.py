@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import signal
 import subprocess
 import sys
@@ -106,12 +107,18 @@ asyncio.run(main())
 """
 
 
-def child(url: str, where: str) -> subprocess.Popen[bytes]:
-    return subprocess.Popen(
+@contextlib.contextmanager
+def child(url: str, where: str) -> Iterator[subprocess.Popen[bytes]]:
+    """Run a manager in a process of its own, which is gone at the end, stopped or not."""
+    with subprocess.Popen(
         [sys.executable, "-c", CHILD, url, str(TESTS), where],
         stdout=subprocess.PIPE,
         env={"PYTHONPATH": str(TESTS.parent / "typings")},
-    )
+    ) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
 
 
 def taken_over(url: str) -> Store:
