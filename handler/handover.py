@@ -111,7 +111,9 @@ def start_detached(
 
 def _warn_once(home: str, say: Callable[[str], None]) -> None:
     """At the first start of a home, say where this machine would end its jobs."""
-    if not os.path.exists(os.path.join(home, "store.db")):
+    # The second where the store is no file here.
+    known = ("store.db", "home.id")
+    if not any(os.path.exists(os.path.join(home, name)) for name in known):
         from .survival import hints
 
         for hint in hints():

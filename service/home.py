@@ -10,6 +10,7 @@ import os
 import socket
 import sys
 import time
+import uuid
 import weakref
 from collections.abc import Mapping
 from pathlib import Path
@@ -94,6 +95,15 @@ class Home:
             if folder.is_dir()
         )
 
+    def identity(self) -> str:
+        """Name this home for all time, whatever its host and path are called; noted in it."""
+        note = self.path / "home.id"
+        try:
+            return note.read_text(encoding="ascii").strip()
+        except FileNotFoundError:
+            write_private(note, f"{uuid.uuid4().hex}\n".encode())
+            return note.read_text(encoding="ascii").strip()
+
     def highest_job_folder(self) -> int:
         """Return the highest id that ever had a folder here, 0 where none has."""
         thousands = _numbers_in(self.jobs)
@@ -134,6 +144,13 @@ class ManagerLock:
     def __init__(self, home: Home) -> None:
         self._path = home.run / "manager.lock"
         self._descriptor: int | None = None
+
+    @property
+    def identity(self) -> str:
+        """Name the lock itself: who holds it now knows that who held it before is dead."""
+        assert self._descriptor is not None
+        facts = os.fstat(self._descriptor)
+        return f"{boot_id()}:{facts.st_dev}:{facts.st_ino}"
 
     def acquire(self) -> dict[str, Any]:
         """Take the lock and note the owner in it; return the owner's facts.

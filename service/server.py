@@ -94,8 +94,8 @@ class HostedService:
             loop = asyncio.get_running_loop()
             store = await asyncio.to_thread(
                 Store.open,
-                place.store,
-                owner=owner,
+                settings.store or place.store,
+                owner=_described(owner, place, lock) if settings.store else owner,
                 durability=settings.durability,
                 expect_new=not place.has_history,
             )
@@ -201,6 +201,16 @@ class HostedService:
                 idle_since = time.monotonic()
         log.info("idle for %s seconds: the service ends", timeout)
         await self.stop()
+
+
+def _described(owner: Mapping[str, Any], home: Home, lock: ManagerLock) -> dict[str, Any]:
+    """Say of us what those must know who find us in a store that they can reach as well."""
+    return {
+        **owner,
+        "home": str(home.path),
+        "home_id": home.identity(),
+        "lock": lock.identity,
+    }
 
 
 def serve(home: Path, flags: Mapping[str, object]) -> int:

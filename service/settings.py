@@ -37,6 +37,7 @@ else:
 
 PREFIX = "SIMYARD_"
 
+_STORES = ("postgresql://", "postgres://", "postgresql+psycopg://")
 _NO_LIMIT = frozenset({"none", "unlimited", "off"})
 
 
@@ -108,6 +109,12 @@ class Settings(BaseModel):
     allowed_hosts: Annotated[tuple[str, ...], BeforeValidator(_names)] = Field(
         default=(),
         description="Further host names by which clients may address the service.",
+    )
+    store: str | None = Field(
+        default=None,
+        repr=False,  # it may hold a password
+        description="Where jobs are remembered: postgresql://USER@HOST/DATABASE, "
+        "or else store.db in the home.",
     )
     durability: Literal["default", "full"] = Field(
         default="default",
@@ -194,6 +201,17 @@ class Settings(BaseModel):
     @classmethod
     def _lower(cls, value: object) -> object:
         return value.strip().lower() if isinstance(value, str) else value
+
+    @field_validator("store")
+    @classmethod
+    def _store_url(cls, value: str | None) -> str | None:
+        if value is not None and not value.startswith(_STORES):
+            # Not repeated: it may hold a password.
+            raise ValueError(
+                "it is not the URL of a PostgreSQL database; write "
+                "postgresql://USER@HOST:PORT/DATABASE, or nothing for a file in the home"
+            )
+        return value
 
     @field_validator("tls_cert", "tls_key")
     @classmethod

@@ -39,12 +39,22 @@ class LiveService:
     """`simyard serve` on a home of its own and a free port."""
 
     def __init__(
-        self, home: Path, *, flags: Sequence[str] = (), fault: str = "", env: Any = None
+        self,
+        home: Path,
+        *,
+        flags: Sequence[str] = (),
+        fault: str = "",
+        env: Any = None,
+        store: str | None = None,
     ) -> None:
         self.home = home
         self.endpoint_file = home / "run" / "endpoint.json"
         self.process: subprocess.Popen[bytes] | None = None
         self._flags = list(flags)
+        self._store = store
+        self._prefix = ""
+        if store is not None:
+            self._flags += ["--store", store]
         self._fault = fault
         self._env: dict[str, str] = dict(env or {})
         self._endpoint: dict[str, Any] = {}
@@ -271,11 +281,24 @@ class LiveService:
         return found
 
     def _tag_prefix(self) -> str:
+        if self._prefix:
+            return self._prefix
+        statement = "SELECT value FROM meta WHERE key = 'uuid'"
+        with contextlib.closing(self._look_into_store()) as store:
+            row = store.execute(statement).fetchone()
+        if row is None:
+            return "sy-none"
+        self._prefix = f"sy-{row[0][:12]}-"
+        return self._prefix
+
+    def _look_into_store(self) -> Any:
+        if self._store is not None:
+            import psycopg
+
+            return psycopg.connect(self._store)
         import sqlite3
 
-        with contextlib.closing(sqlite3.connect(self.home / "store.db")) as store:
-            row = store.execute("SELECT value FROM meta WHERE key = 'uuid'").fetchone()
-        return f"sy-{row[0][:12]}-" if row else "sy-none"
+        return sqlite3.connect(self.home / "store.db")
 
     def has_processes_of(self, job_id: str) -> bool:
         return bool(self.processes_of(job_id))

@@ -13,11 +13,13 @@ from simyard.service.store.batch import Batch
 from simyard.service.store.store import Store
 
 OWNER = {"pid": 4711, "host": "workstation", "started_at": "2026-01-01T00:00:00Z"}
+SAME_HOME = {"lock": "boot:1:2", "home_id": "h1", "home": "/home/one"}
+"""Who holds the lock of a home may follow another holder of it at once."""
 
 
-def open_store(path: Path, **options: Any) -> Store:
+def open_store(url: Path | str, **options: Any) -> Store:
     """Open a store as a service does."""
-    return Store.open(path, **{"owner": OWNER, **options})
+    return Store.open(url, **{"owner": {**OWNER, **SAME_HOME}, **options})
 
 
 def make_job(job_id: int, *, tags: Mapping[str, str] | None = None, **fields: Any) -> Job:

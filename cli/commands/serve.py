@@ -30,6 +30,7 @@ SETTINGS = {
     "allowed-hosts": ("NAMES", "further names by which clients may address the service"),
     "tls-cert": ("FILE", "certificate chain (PEM); with --tls-key the service speaks HTTPS"),
     "tls-key": ("FILE", "private key (PEM) of --tls-cert"),
+    "store": ("URL", "postgresql://USER@HOST/DATABASE (default: store.db in the home)"),
     "durability": ("default|full", "full: every change is synced to disk"),
     "default-scheduler": ("NAME", "what jobs with scheduler 'auto' go to (default: local)"),
     "max-concurrent-jobs": ("N", "jobs that may run at a time"),
@@ -60,6 +61,10 @@ SETTINGS = {
 """Settings that are flags here: a value and one line of help each; the service reads them."""
 
 SWITCHES = {"allow-remote": "listen beyond loopback without TLS: the token travels in clear text"}
+
+
+IN_ENVIRONMENT = ("store",)
+"""May hold a password: not handed on where every user of the machine can read it."""
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -115,7 +120,7 @@ def _detach(home: str, flags: dict[str, object], options: argparse.Namespace) ->
             _command(home, flags, idle_timeout=_idle_timeout(flags, place.settings)),
             # Not the caller's folder: `-m` would import what lies there.
             cwd=home,
-            env=service_environment(),
+            env=_environment(flags),
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,
@@ -144,6 +149,8 @@ def _detach(home: str, flags: dict[str, object], options: argparse.Namespace) ->
 def _command(home: str, flags: dict[str, object], *, idle_timeout: str | None) -> list[str]:
     words = [sys.executable, "-m", "simyard", "serve", "--home", home]
     for name, value in flags.items():
+        if name in IN_ENVIRONMENT:
+            continue
         option = f"--{name.replace('_', '-')}"
         words += [option] if value is True else [f"{option}={value}"]
     if idle_timeout is not None:
@@ -155,6 +162,11 @@ def _idle_timeout(flags: dict[str, object], settings: Path) -> str | None:
     """Return what a detached service lives on without work, where nobody has said it."""
     named = "idle_timeout" in flags or os.environ.get("SIMYARD_IDLE_TIMEOUT", "").strip()
     return None if named or _is_set("idle_timeout", settings) else IDLE_TIMEOUT
+
+
+def _environment(flags: dict[str, object]) -> dict[str, str]:
+    given = {f"SIMYARD_{n.upper()}": str(flags[n]) for n in IN_ENVIRONMENT if n in flags}
+    return {**service_environment(), **given}
 
 
 def _is_set(name: str, settings: Path) -> bool:

@@ -66,6 +66,11 @@ class Batch:
         self.forget_keys_before = max(self.forget_keys_before, other.forget_keys_before)
         self.durable = self.durable or other.durable
 
+    @property
+    def of_jobs(self) -> bool:
+        """True where it changes jobs, not only what is said about them."""
+        return bool(self.inserts or self.updates or self.deletes)
+
     def __len__(self) -> int:
         """Count the rows that this writes."""
         return (

@@ -13,18 +13,17 @@ import json
 import re
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import Any, TypeVar
 
 from sqlalchemy import ColumnElement, Connection, Engine, and_, func, or_, select
 
-from ...errors import InvalidInput, ServiceUnavailable, SimyardError
+from ...errors import InvalidInput, ServiceUnavailable
 from ..model import Event, Job
 from ..states import ACTIVE, JobState
-from . import rows, schema, sqlite
+from . import rows, schema
+from .backend import Backend
 from .batch import IdempotencyRecord
 from .filters import JobFilter, Page, Search
-from .sqlite import Trouble
 
 THREADS = 2
 LOOKUP = 500
@@ -35,9 +34,9 @@ _CURSOR = re.compile(r"before:(\d{1,18})\Z")
 class Reader:
     """Answers questions in threads of its own."""
 
-    def __init__(self, engine: Engine, path: Path) -> None:
-        self._engine = engine
-        self._path = path
+    def __init__(self, backend: Backend) -> None:
+        self._backend = backend
+        self._engine: Engine = backend.reader_engine(THREADS + 1)
         self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="simyard-store-reader")
 
     async def ask(self, question: Callable[[Connection], T]) -> T:
@@ -53,22 +52,25 @@ class Reader:
     def ask_here(self, question: Callable[[Connection], T]) -> T:
         """Run `question` in one read transaction, in the calling thread."""
         try:
-            with self._engine.connect() as connection:
-                return question(connection)
-        except sqlite.ERRORS as error:
-            raise self._explained(error) from error
+            return self._answer(question)
+        except self._backend.errors as error:
+            if not getattr(error, "connection_invalidated", False):
+                raise self._backend.explained(error, "read") from error
+        # A connection of the pool had died since it was used last; the others are given
+        # up with it, and a fresh one tells whether the database is there.
+        try:
+            return self._answer(question)
+        except self._backend.errors as error:
+            raise self._backend.explained(error, "read") from error
+
+    def _answer(self, question: Callable[[Connection], T]) -> T:
+        with self._engine.connect() as connection:
+            return question(connection)
 
     def close(self) -> None:
         """End the threads and close the connections. Blocking."""
         self._threads.shutdown(wait=True, cancel_futures=True)
         self._engine.dispose()
-
-    def _explained(self, error: Exception) -> SimyardError:
-        kind = sqlite.trouble(error)
-        reason = str(getattr(error, "orig", error)).partition("\n")[0]
-        if kind is Trouble.DAMAGED:
-            return sqlite.unreadable(self._path, f"is damaged ({reason})")
-        return ServiceUnavailable(f"the store {self._path} cannot be read now: {reason}")
 
 
 def get_many(connection: Connection, ids: Iterable[int]) -> list[Job]:

@@ -43,7 +43,8 @@ def job_values(job: Job) -> dict[str, Any]:
         "outcome_reason": outcome.reason.value if outcome else None,
         "outcome_exit_code": outcome.exit_code if outcome else None,
         "outcome_signal": outcome.signal if outcome else None,
-        "outcome_message": outcome.message if outcome else None,
+        # PostgreSQL's texts hold no NUL, and a reason may quote what a program printed.
+        "outcome_message": outcome.message.replace("\0", "") if outcome else None,
         "cancel_requested": job.cancel_requested,
         "retry_of": job.retry_of,
         "environment": job.environment,

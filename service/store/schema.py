@@ -14,13 +14,14 @@ from sqlalchemy import (
     Index,
     Integer,
     MetaData,
+    PrimaryKeyConstraint,
     String,
     Table,
     Text,
     text,
 )
 
-HEAD = "0001"
+HEAD = "0002"
 """Revision of the tables below; the newest file in ``migrations/versions``."""
 
 # SQLite makes a key the row's own address only where the type is exactly INTEGER.
@@ -130,6 +131,11 @@ manager = Table(
     Column("id", Integer, primary_key=True, autoincrement=False),
     Column("epoch", NUMBER, nullable=False),
     Column("owner", Text, nullable=False),
+    # By the database's own clock; none where a lock file decides, and after a proper end.
+    Column("expires_at", Float),
+    # Number of the last transaction of this epoch: whether a commit whose answer was lost
+    # took place.
+    Column("written", NUMBER, nullable=False, server_default="0"),
 )
 
 # Kept by Alembic; declared here, outside of `metadata`, so that a new store can be
@@ -137,5 +143,6 @@ manager = Table(
 revision = Table(
     "alembic_version",
     MetaData(),
-    Column("version_num", String(32), primary_key=True, nullable=False),
+    Column("version_num", String(32), nullable=False),
+    PrimaryKeyConstraint("version_num", name="alembic_version_pkc"),
 )

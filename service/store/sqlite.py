@@ -13,14 +13,21 @@ import sqlite3
 import sys
 import time
 from collections.abc import Callable, Iterator
-from enum import Enum
 from pathlib import Path
 from urllib.parse import quote_from_bytes
 
 from sqlalchemy import Connection, Engine, NullPool, QueuePool, create_engine, event
 from sqlalchemy.exc import DBAPIError
 
-from ...errors import InvalidInput, StoreUnreadable
+from ...errors import (
+    InvalidInput,
+    PermissionDenied,
+    ServiceUnavailable,
+    SimyardError,
+    StorageFull,
+    StoreUnreadable,
+)
+from .backend import Backend, Trouble, reason
 
 MAGIC = b"SQLite format 3\x00"
 ERRORS = (DBAPIError, sqlite3.Error)
@@ -35,16 +42,6 @@ NETWORK_FILESYSTEMS = frozenset(
     {"nfs", "nfs4", "cifs", "smb3", "smbfs", "afs", "9p"}
     | {"lustre", "gpfs", "beegfs", "ceph", "glusterfs", "pvfs2", "orangefs"}
 )
-
-
-class Trouble(Enum):
-    """What a database error comes down to."""
-
-    BUSY = "another program holds the lock"
-    FULL = "there is no room, or a limit on file sizes was met"
-    DAMAGED = "the file is not, or no longer, a sound database"
-    UNAVAILABLE = "the file cannot be read or written now"
-    CONTENT = "what was to be written does not fit what is there"
 
 
 def trouble(error: BaseException) -> Trouble:
@@ -107,7 +104,10 @@ def path_of(url: str | Path) -> Path:
         return Path(url.removeprefix("sqlite:///")).absolute()
     if "://" in url:
         scheme = url.partition(":")[0]
-        raise InvalidInput(f"a store at {scheme!r} is not supported; give the path of a file")
+        raise InvalidInput(
+            f"a store at {scheme!r} is not supported; give the path of a file, or a URL such as "
+            "postgresql://HOST/DATABASE"
+        )
     return Path(url).absolute()
 
 
@@ -355,3 +355,113 @@ def backup(path: Path, target: Path) -> Iterator[None]:
         target.unlink(missing_ok=True)
         raise
     yield
+
+
+class Sqlite(Backend):
+    """A file of the home."""
+
+    errors = ERRORS
+    crashes_alone = False
+    lease = None
+    room = "free some space on its disk, or raise the quota or file-size limit, and try again"
+
+    def __init__(self, path: Path) -> None:
+        self.path = self.url = path
+        self.shown = str(path)
+
+    @contextlib.contextmanager
+    def opening(self) -> Iterator[None]:
+        """Hold nothing: files are made and migrated whole or not at all."""
+        yield
+
+    def prepare(self, build: Callable[[Connection], None], *, expect_new: bool) -> bool:
+        """See `Backend.prepare`."""
+        path = self.path
+        if path.is_symlink() and not path.exists():
+            raise self.unreadable("is a link that leads nowhere")
+        if not path.exists():
+            if not expect_new:
+                raise StoreUnreadable(
+                    f"the store {path} is missing, but jobs or records of it lie beside it; "
+                    "restore a backup of it, or move the folders 'jobs' and 'launcher' away to "
+                    "begin anew",
+                    path=str(path),
+                )
+            try:
+                create(path, build)
+            except FileExistsError:
+                pass  # somebody was faster; it is examined like any other
+            else:
+                return True
+        examine(path)
+        return False
+
+    def revision(self) -> str:
+        """See `Backend.revision`."""
+        with contextlib.closing(look(self.path)) as connection:
+            try:
+                stamps = connection.execute("SELECT version_num FROM alembic_version").fetchall()
+            except sqlite3.OperationalError as error:
+                if "no such table" not in str(error):
+                    raise
+                stamps = []
+        if len(stamps) != 1:
+            raise self.unreadable("does not say which release wrote it")
+        return str(stamps[0][0])
+
+    @contextlib.contextmanager
+    def safety_copy(self, head: str) -> Iterator[str]:
+        """Copy the file beside it."""
+        copy = self.path.with_name(f"{self.path.name}.before-{head}")
+        with backup(self.path, copy):
+            yield str(copy)
+
+    def refusal(self, error: Exception) -> SimyardError:
+        """See `Backend.refusal`."""
+        why = reason(error)
+        if isinstance(error, PermissionError) or "readonly" in why:
+            return PermissionDenied(
+                f"no permission to write the store {self.path}; mend its permissions"
+            )
+        if isinstance(error, OSError):
+            if error.errno in (27, 28, 122):
+                return StorageFull(f"no room to write the store {self.path} ({why}); {self.room}")
+            return ServiceUnavailable(f"the store {self.path} cannot be opened: {why}")
+        if trouble(error) is Trouble.CONTENT:
+            return self.unreadable(f"does not hold what is expected ({why})")
+        return self.explained(error, "opened")
+
+    def writer_engine(self) -> Engine:
+        """See `Backend.writer_engine`."""
+        return writer_engine(self.path)
+
+    def reader_engine(self, connections: int) -> Engine:
+        """See `Backend.reader_engine`."""
+        return reader_engine(self.path, connections)
+
+    def syncing(self, connection: Connection) -> Syncing:
+        """See `Backend.syncing`."""
+        return Syncing(connection)
+
+    def watch(self) -> Callable[[], bool]:
+        """See `Backend.watch`."""
+        return Place(self.path).still_there
+
+    def clock(self) -> None:
+        """Return none: the lock file of the home, and the epoch, decide."""
+
+    def trouble(self, error: BaseException) -> Trouble:
+        """See `Backend.trouble`."""
+        return trouble(error)
+
+    def unreadable(self, what: str) -> StoreUnreadable:
+        """See `Backend.unreadable`."""
+        return unreadable(self.path, what)
+
+    def replaced(self) -> StoreUnreadable:
+        """See `Backend.replaced`."""
+        return StoreUnreadable(
+            f"the store {self.path} was removed or replaced while it was in use; put it back, "
+            "then start the service again",
+            path=str(self.path),
+        )

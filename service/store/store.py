@@ -1,7 +1,7 @@
 """The store's face: open it, apply batches, ask it.
 
 Opening decides whether what lies there is a sound store of ours and takes it over;
-`writer` and `reader` do the work. What is SQLite's alone is in `sqlite`.
+`writer` and `reader` do the work. What one database alone needs is in `sqlite` and `postgres`.
 """
 
 from __future__ import annotations
@@ -13,24 +13,17 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import TypeVar
 
-from sqlalchemy import Connection, Engine, func, insert, select, update
+from sqlalchemy import Connection, Engine, func, insert
 
-from ...errors import (
-    InvalidInput,
-    PermissionDenied,
-    ServiceUnavailable,
-    SimyardError,
-    StorageFull,
-    StoreUnreadable,
-)
+from ...errors import InvalidInput, SimyardError
 from ..model import Event, Job
 from ..states import JobState
-from . import migrations, reader, rows, schema, sqlite
+from . import holder, migrations, postgres, reader, schema, sqlite
+from .backend import Backend, Trouble
 from .batch import Batch, IdempotencyRecord
 from .changes import DELETED
 from .filters import JobFilter, Page, read
 from .reader import Reader
-from .sqlite import Trouble
 from .writer import OnFatal, Writer
 
 BUSY_SECONDS = 30.0
@@ -47,6 +40,8 @@ class Store:
     are for the start, in a thread.
     """
 
+    url: Path | str
+    """By what it is opened again; may hold a password."""
     epoch: int
     """Number of this opening: grows with each, and fences off earlier ones."""
     uuid: str
@@ -56,7 +51,7 @@ class Store:
 
     def __init__(
         self,
-        path: Path,
+        backend: Backend,
         engine: Engine,
         *,
         epoch: int,
@@ -65,15 +60,15 @@ class Store:
         busy_seconds: float,
         on_fatal: OnFatal | None,
     ) -> None:
-        self.path = path
+        self.url = backend.url
         self.epoch = epoch
         self.uuid = name
         self.on_fatal = on_fatal
         self._engine = engine
-        self._reader = Reader(sqlite.reader_engine(path, reader.THREADS + 1), path)
+        self._reader = Reader(backend)
         self._writer = Writer(
             engine,
-            sqlite.Place(path),
+            backend,
             epoch,
             full=full,
             busy_seconds=busy_seconds,
@@ -90,35 +85,33 @@ class Store:
         expect_new: bool = True,
         on_fatal: OnFatal | None = None,
         busy_seconds: float = BUSY_SECONDS,
+        lease: float | None = None,
     ) -> Store:
-        """Open the store at `url`, made new or migrated as needed, and take it over.
+        """Open the store at `url`, a file or ``postgresql://…``, and take it over.
+
+        It is made new or migrated as needed. `lease` is for how many seconds a shared
+        store is ours without a word from us, if not for the usual time.
 
         `owner` is kept in the store, to be named to whom we shut out. With
         `expect_new` false a missing store is refused instead of made. Blocking. Raises
         `StoreUnreadable`, `ServiceUnavailable` where it stays locked, `StorageFull`,
-        `PermissionDenied`.
+        `PermissionDenied`, `HomeInUse` where the manager of a shared store lives.
         """
         if durability not in DURABILITIES:
             raise InvalidInput(f"durability is 'default' or 'full', not {durability!r}")
-        path = sqlite.path_of(url)
+        backend = backend_of(url, lease)
+        expected: tuple[type[Exception], ...] = (*backend.errors, OSError)
         deadline = time.monotonic() + busy_seconds
         while True:
             try:
-                _prepare(path, expect_new)
-                engine = sqlite.writer_engine(path)
-                try:
-                    epoch, name = _take(engine, path, owner)
-                except BaseException:
-                    engine.dispose()
-                    raise
+                engine, epoch, name = _opened(backend, owner, expect_new)
                 break
-            except (*sqlite.ERRORS, OSError) as error:
-                kind = sqlite.trouble(error)
-                if kind is not Trouble.BUSY or time.monotonic() >= deadline:
-                    raise _refusal(path, kind, error) from error
+            except expected as error:
+                if backend.trouble(error) is not Trouble.BUSY or time.monotonic() >= deadline:
+                    raise backend.refusal(error) from error
                 time.sleep(0.02)
         return cls(
-            path,
+            backend,
             engine,
             epoch=epoch,
             name=name,
@@ -245,25 +238,31 @@ class Store:
         return await self._reader.ask(question)
 
 
-def _prepare(path: Path, expect_new: bool) -> None:
-    """Leave a sound store of this release's shape at `path`, or raise."""
-    if path.is_symlink() and not path.exists():
-        raise sqlite.unreadable(path, "is a link that leads nowhere")
-    if not path.exists():
-        if not expect_new:
-            raise StoreUnreadable(
-                f"the store {path} is missing, but jobs or records of it lie beside it; restore a "
-                "backup of it, or move the folders 'jobs' and 'launcher' away to begin anew",
-                path=str(path),
-            )
+def backend_of(url: str | Path, lease: float | None = None) -> Backend:
+    """Return the backend that a path or a URL names; raises `InvalidInput`."""
+    if isinstance(url, str) and postgres.is_url(url):
+        return postgres.Postgres(url, lease=lease)
+    return sqlite.Sqlite(sqlite.path_of(url))
+
+
+def _opened(
+    backend: Backend, owner: Mapping[str, object], expect_new: bool
+) -> tuple[Engine, int, str]:
+    """Return the writer's engine of a store of this release's shape, its epoch and its name."""
+    with backend.opening():
+        made = backend.prepare(_build, expect_new=expect_new)
+        engine = backend.writer_engine()
         try:
-            sqlite.create(path, _build)
-        except FileExistsError:
-            pass  # somebody was faster; it is examined like any other
-        else:
-            return
-    sqlite.examine(path)
-    migrations.bring_up(path)
+            if not made:
+                if backend.lease is not None:
+                    with engine.begin() as connection:
+                        # Not even the shape of the tables may change under who lives.
+                        holder.check_free(connection, backend, owner)
+                migrations.bring_up(backend)
+            return engine, *_take(engine, backend, owner)
+        except BaseException:
+            engine.dispose()
+            raise
 
 
 def _build(connection: Connection) -> None:
@@ -274,34 +273,11 @@ def _build(connection: Connection) -> None:
     connection.execute(insert(schema.manager).values(id=1, epoch=0, owner="{}"))
 
 
-def _take(engine: Engine, path: Path, owner: Mapping[str, object]) -> tuple[int, str]:
+def _take(engine: Engine, backend: Backend, owner: Mapping[str, object]) -> tuple[int, str]:
     """Make this process the store's one manager; return the epoch and the store's name."""
     with engine.begin() as connection:
-        table = schema.manager
-        changed = connection.execute(
-            update(table)
-            .where(table.c.id == 1)
-            .values(epoch=table.c.epoch + 1, owner=rows.dump(dict(owner)))
-        ).rowcount
+        epoch = holder.take(connection, backend, owner)
         name = reader.meta(connection, "uuid")
-        if changed != 1 or not name:
-            raise sqlite.unreadable(path, "lacks what every store has")
-        epoch = connection.execute(select(table.c.epoch).where(table.c.id == 1)).scalar_one()
-    return int(epoch), name
-
-
-def _refusal(path: Path, kind: Trouble, error: BaseException) -> SimyardError:
-    reason = str(getattr(error, "orig", None) or error).partition("\n")[0]
-    if isinstance(error, PermissionError) or "readonly" in reason:
-        return PermissionDenied(f"no permission to write the store {path}; mend its permissions")
-    if kind is Trouble.BUSY:
-        return ServiceUnavailable(
-            f"the store {path} is locked by another program; end that program, or try again"
-        )
-    if kind is Trouble.FULL or (isinstance(error, OSError) and error.errno in (27, 28, 122)):
-        return StorageFull(f"no room to write the store {path} ({reason}); free some space")
-    if kind is Trouble.DAMAGED:
-        return sqlite.unreadable(path, f"is damaged ({reason})")
-    if isinstance(error, OSError) or kind is Trouble.UNAVAILABLE:
-        return ServiceUnavailable(f"the store {path} cannot be opened: {reason}")
-    return sqlite.unreadable(path, f"does not hold what is expected ({reason})")
+        if epoch is None or not name:
+            raise backend.unreadable("lacks what every store has")
+    return epoch, name

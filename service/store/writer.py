@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
 import logging
 import queue
 import threading
@@ -22,7 +21,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from sqlalchemy import Connection, Engine, select
+from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import SQLAlchemyError
 
 from ...errors import (
@@ -30,23 +29,23 @@ from ...errors import (
     ServiceUnavailable,
     SimyardError,
     StaleWrite,
-    StorageFull,
     StoreTaken,
     StoreUnreadable,
 )
-from . import changes, schema, sqlite
+from . import changes, holder
+from .backend import Backend, Syncing, Trouble, reason
 from .batch import Batch
-from .sqlite import Trouble
+from .holder import Fence
 
 log = logging.getLogger(__name__)
 
 MAX_ROWS = 20_000
 """Rows after which a transaction takes no further batch: the first caller waits for all."""
 
+ASK_AGAIN_SECONDS = 0.2
+
 
 OnFatal = Callable[[SimyardError], None]
-
-_holder = select(schema.manager.c.epoch, schema.manager.c.owner).where(schema.manager.c.id == 1)
 
 
 @dataclass(slots=True)
@@ -66,7 +65,7 @@ class Writer:
     def __init__(
         self,
         engine: Engine,
-        place: sqlite.Place,
+        backend: Backend,
         epoch: int,
         *,
         full: bool,
@@ -74,8 +73,9 @@ class Writer:
         on_fatal: OnFatal,
     ) -> None:
         self._engine = engine
-        self._place = place
-        self._epoch = epoch
+        self._backend = backend
+        self._fence = Fence(backend, epoch)
+        self._still_there = backend.watch()
         self._full = full
         self._busy_seconds = busy_seconds
         self._on_fatal = on_fatal
@@ -83,7 +83,16 @@ class Writer:
         self._entry = threading.Lock()
         self._closing = threading.Event()
         self._connection: Connection | None = None
-        self._syncing: sqlite.Syncing | None = None
+        self._syncing: Syncing | None = None
+        self._expected: tuple[type[BaseException], ...] = (
+            SimyardError,
+            SQLAlchemyError,
+            *backend.errors,
+        )
+        self._renew_after = None if backend.lease is None else backend.lease / 3
+        self._serial = 0
+        self._in_doubt = False
+        """A commit was sent, and its answer has not come."""
         self._generation = 0
         self._refused = -1
         self._refusal: SimyardError | None = None
@@ -122,13 +131,18 @@ class Writer:
 
     def _run(self) -> None:
         while True:
-            first = self._queue.get()
+            try:
+                first = self._queue.get(timeout=self._renew_after)
+            except queue.Empty:
+                self._renew()
+                continue
             if first is None:
                 break
             group, ended = self._drain(first)
             self._write(group)
             if ended:
                 break
+        self._give_back()
         self._disconnect()
 
     def _drain(self, first: _Pending) -> tuple[list[_Pending], bool]:
@@ -176,7 +190,7 @@ class Writer:
         except Exception as error:
             if len(live) > 1:  # one of them is at fault: the others shall not suffer
                 return [result for pending in live for result in self._alone(pending)]
-            log.warning("a batch was refused by the store: %s", _first_line(error))
+            log.warning("a batch was refused by the store: %s", reason(error))
             return [(live[0], _conflict(error))]
         self.batches += len(live)
         return [(pending, None) for pending in live]
@@ -230,81 +244,103 @@ class Writer:
         while True:
             try:
                 self._transaction(merged)
-            except sqlite.ERRORS as error:
-                kind = sqlite.trouble(error)
+            except self._backend.errors as error:
+                kind = self._backend.trouble(error)
                 self._disconnect()
+                if self._in_doubt and self._was_committed(kind, error):
+                    break
                 if kind is Trouble.CONTENT:
                     raise
                 if kind is not Trouble.BUSY:
-                    raise self._explained(kind, error) from error
+                    raise self._backend.explained(error, "written") from error
                 if time.monotonic() >= deadline or self._closing.is_set():
-                    raise ServiceUnavailable(
-                        f"the store {self._place.path} is locked by another program; end that "
-                        "program, or try again"
-                    ) from error
+                    raise self._backend.locked() from error
             except SQLAlchemyError:
                 self._disconnect()
                 raise
             else:
-                self.transactions += 1
-                return
+                break
+        self.transactions += 1
 
     def _transaction(self, batch: Batch) -> None:
+        self._in_doubt = False
         connection, syncing = self._connected()
-        syncing.set(self._full or batch.durable)
-        with connection.begin():
-            self._check_epoch(connection)
+        syncing.set(self._full or batch.durable or (self._backend.crashes_alone and batch.of_jobs))
+        with connection.begin() as transaction:
+            self._serial += 1
+            if not self._fence.passes(connection, self._serial):
+                raise self._taken(connection)
             changes.apply(connection, batch)
-            if not self._place.still_there():
-                raise self._moved()
+            if not self._still_there():
+                raise self._backend.replaced()
+            self._in_doubt = True
+            transaction.commit()
+            self._in_doubt = False
 
-    def _check_epoch(self, connection: Connection) -> None:
-        row = connection.execute(_holder).one_or_none()
-        if row is None or row.epoch != self._epoch:
-            raise _taken(self._place, row.owner if row is not None else "{}")
+    def _was_committed(self, kind: Trouble, error: BaseException) -> bool:
+        """Find out whether a commit took place whose answer was lost with the connection.
 
-    def _connected(self) -> tuple[Connection, sqlite.Syncing]:
+        Until that is known nothing can be said to anyone: a job that is there is not to be
+        refused, and one that is not there is not to be promised.
+        """
+        if kind is not Trouble.UNAVAILABLE or not self._backend.crashes_alone:
+            return False
+        log.warning("the answer to a commit was lost, asking again: %s", reason(error))
+        while not self._closing.wait(ASK_AGAIN_SECONDS):
+            try:
+                connection, _ = self._connected()
+                with connection.begin():
+                    answer = self._fence.has_written(connection, self._serial)
+                    if answer is None:
+                        raise self._taken(connection)
+                return answer
+            except self._backend.errors:
+                self._disconnect()
+        return False
+
+    def _renew(self) -> None:
+        """Keep the lease of a store that nobody changes just now."""
+        if self._failure is not None:
+            return
+        try:
+            self._transaction(Batch())
+        except StoreTaken as error:
+            self._stop(error)
+        except self._expected as error:
+            self._disconnect()
+            log.warning("the lease of the store cannot be renewed now: %s", reason(error))
+
+    def _give_back(self) -> None:
+        if self._renew_after is None or self._failure is not None:
+            return
+        try:
+            connection, _ = self._connected()
+            with connection.begin():
+                self._fence.give_back(connection)
+        except self._expected as error:
+            log.warning("the lease of the store ends by itself: %s", reason(error))
+
+    def _connected(self) -> tuple[Connection, Syncing]:
         if self._connection is None or self._syncing is None:
-            if not self._place.still_there():
-                raise self._moved()
+            if not self._still_there():
+                raise self._backend.replaced()
             self._connection = self._engine.connect()
-            self._syncing = sqlite.Syncing(self._connection)
+            self._syncing = self._backend.syncing(self._connection)
         return self._connection, self._syncing
-
-    def _moved(self) -> StoreUnreadable:
-        return StoreUnreadable(
-            f"the store {self._place.path} was removed or replaced while it was in use; put it "
-            "back, then start the service again",
-            path=str(self._place.path),
-        )
 
     def _disconnect(self) -> None:
         connection, self._connection, self._syncing = self._connection, None, None
         if connection is not None:
-            with contextlib.suppress(SQLAlchemyError):
+            with contextlib.suppress(SQLAlchemyError, *self._backend.errors):
                 connection.close()
 
-    def _explained(self, kind: Trouble, error: BaseException) -> SimyardError:
-        path = self._place.path
-        reason = _first_line(error)
-        if kind is Trouble.FULL:
-            return StorageFull(
-                f"no room to write the store {path} ({reason}); free some space on its disk, or "
-                "raise the quota or file-size limit, and try again"
-            )
-        if kind is Trouble.DAMAGED:
-            return sqlite.unreadable(path, f"is damaged ({reason})")
-        return ServiceUnavailable(f"the store {path} cannot be written now: {reason}")
-
-
-def _taken(place: sqlite.Place, owner_json: str) -> StoreTaken:
-    owner = json.loads(owner_json)
-    who = f"process {owner.get('pid', '?')} on {owner.get('host', 'this host')}"
-    return StoreTaken(
-        f"another Simyard service ({who}) has taken over the store {place.path}; this one writes "
-        "nothing any more: use that one",
-        owner=owner,
-    )
+    def _taken(self, connection: Connection) -> StoreTaken:
+        owner = holder.holder(connection)
+        return StoreTaken(
+            f"another Simyard service ({holder.who(owner)}) has taken over the store "
+            f"{self._backend.shown}; this one writes nothing any more: use that one",
+            owner=owner,
+        )
 
 
 def _again(error: SimyardError) -> SimyardError:
@@ -315,11 +351,6 @@ def _again(error: SimyardError) -> SimyardError:
 
 
 def _conflict(error: Exception) -> SimyardError:
-    conflict = Conflict(f"the store refused the change: {_first_line(error)}")
+    conflict = Conflict(f"the store refused the change: {reason(error)}")
     conflict.__cause__ = error
     return conflict
-
-
-def _first_line(error: BaseException) -> str:
-    original = getattr(error, "orig", None) or error
-    return str(original).partition("\n")[0] or type(original).__name__

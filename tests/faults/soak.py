@@ -279,11 +279,14 @@ class Soak:
         return sum(self.counts[name] for name in names)
 
 
-def soak(seconds: float, seed: int, folder: Path) -> Soak:
-    """Run for about so long in `folder`; raises `AssertionError` at the first violation."""
+def soak(seconds: float, seed: int, folder: Path, store: str | None = None) -> Soak:
+    """Run for about so long in `folder`; raises `AssertionError` at the first violation.
+
+    `store` is the URL of an empty database, if it shall not be a file.
+    """
     marks = folder / "marks"
     marks.mkdir()
-    service = LiveService(folder / "home", flags=["--max-cores", str(CORES)])
+    service = LiveService(folder / "home", flags=["--max-cores", str(CORES)], store=store)
     run = Soak(service, marks, random.Random(seed))
     try:
         service.start()
@@ -300,11 +303,12 @@ def main() -> int:
     parser = argparse.ArgumentParser(description="Random operations and kills, for a while.")
     parser.add_argument("--minutes", type=float, default=1.0)
     parser.add_argument("--seed", type=int, default=None)
+    parser.add_argument("--store", help="URL of an empty database, if it shall not be a file")
     options = parser.parse_args()
     seed = options.seed if options.seed is not None else int.from_bytes(os.urandom(4), "big")
     print(f"seed {seed}", flush=True)
     with tempfile.TemporaryDirectory(prefix="simyard-soak-") as folder:
-        run = soak(options.minutes * 60, seed, Path(folder))
+        run = soak(options.minutes * 60, seed, Path(folder), options.store)
     endings = collections.Counter(
         " ".join(map(str, job.ending[:2])) for job in run.jobs.values() if job.ending
     )

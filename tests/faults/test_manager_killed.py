@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from live_service import LiveService
@@ -18,6 +19,21 @@ START_POINTS = (
     "report.received",
     "report.committed",
 )
+
+
+@pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=pytest.mark.postgresql)])
+def service_at(
+    request: pytest.FixtureRequest, service_at: Callable[..., LiveService]
+) -> Callable[..., LiveService]:
+    """Start services that remember their jobs in either database."""
+    if request.param == "sqlite":
+        return service_at
+    server = request.getfixturevalue("postgres_server")
+
+    def start(folder: Path, **options: Any) -> LiveService:
+        return service_at(folder, store=server.new_database(), **options)
+
+    return start
 
 
 def test_fifty_jobs_that_end_while_no_manager_lives_keep_their_exit_codes_and_output(

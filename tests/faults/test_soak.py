@@ -10,8 +10,16 @@ from faults.soak import soak
 
 
 @pytest.mark.slow
-def test_random_operations_and_kills_violate_no_promise(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "kind", ["sqlite", pytest.param("postgresql", marks=pytest.mark.postgresql)]
+)
+def test_random_operations_and_kills_violate_no_promise(
+    request: pytest.FixtureRequest, tmp_path: Path, kind: str
+) -> None:
     seed = int(os.environ.get("SIMYARD_TEST_SEED") or int.from_bytes(os.urandom(4), "big"))
     print(f"seed {seed}")  # shown where it fails; SIMYARD_TEST_SEED repeats it
-    run = soak(20.0, seed, tmp_path)
+    store = None
+    if kind == "postgresql":
+        store = request.getfixturevalue("postgres_server").new_database()
+    run = soak(20.0, seed, tmp_path, store)
     assert run.jobs

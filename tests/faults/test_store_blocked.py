@@ -11,11 +11,11 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from store_samples import make_job, open_store, submission
+from store_samples import SAME_HOME, make_job, open_store, submission
 
 from simyard.errors import HomeInUse, ServiceUnavailable, SimyardError, StoreTaken
 from simyard.service.store.batch import Batch
@@ -24,21 +24,28 @@ pytestmark = pytest.mark.faults
 
 
 @contextlib.contextmanager
-def locked(path: Path) -> Iterator[sqlite3.Connection]:
-    """Hold the write lock as another program would."""
-    with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as other:
-        other.execute("BEGIN IMMEDIATE")
-        yield other
-        if other.in_transaction:
-            other.execute("ROLLBACK")
+def locked(url: Path | str) -> Iterator[Callable[[], object]]:
+    """Hold what the writer needs, as another program would; gives the way to let go."""
+    if isinstance(url, str):
+        import psycopg
+
+        with psycopg.connect(url) as other:
+            other.execute("SELECT * FROM manager FOR UPDATE")
+            yield other.rollback
+        return
+    with contextlib.closing(sqlite3.connect(url, isolation_level=None)) as file:
+        file.execute("BEGIN IMMEDIATE")
+        yield lambda: file.execute("ROLLBACK")
+        if file.in_transaction:
+            file.execute("ROLLBACK")
 
 
-async def test_the_second_manager_stops_the_first(tmp_path: Path) -> None:
-    first = open_store(tmp_path / "store.db")
+async def test_the_second_manager_stops_the_first(store_url: Path | str) -> None:
+    first = open_store(store_url)
     told: list[SimyardError] = []
     first.on_fatal = told.append
     await first.apply(submission(make_job(1)))
-    second = open_store(tmp_path / "store.db", owner={"pid": 99, "host": "elsewhere"})
+    second = open_store(store_url, owner={**SAME_HOME, "pid": 99, "host": "elsewhere"})
     assert second.epoch == first.epoch + 1
     waits = [first.enqueue(submission(make_job(i))) for i in range(2, 20)]
     for wait in waits:
@@ -55,9 +62,9 @@ async def test_the_second_manager_stops_the_first(tmp_path: Path) -> None:
     second.close()
 
 
-async def test_a_lock_that_is_given_back_only_delays(tmp_path: Path) -> None:
-    store = open_store(tmp_path / "store.db")
-    with locked(tmp_path / "store.db"):
+async def test_a_lock_that_is_given_back_only_delays(store_url: Path | str) -> None:
+    store = open_store(store_url)
+    with locked(store_url):
         waits = [store.enqueue(submission(make_job(i))) for i in range(1, 10)]
         done, _ = await asyncio.wait(waits, timeout=0.6)
         assert not done
@@ -66,11 +73,13 @@ async def test_a_lock_that_is_given_back_only_delays(tmp_path: Path) -> None:
     store.close()
 
 
-async def test_a_lock_that_stays_ends_in_an_answer_and_the_writer_lives(tmp_path: Path) -> None:
-    store = open_store(tmp_path / "store.db", busy_seconds=0.5)
+async def test_a_lock_that_stays_ends_in_an_answer_and_the_writer_lives(
+    store_url: Path | str,
+) -> None:
+    store = open_store(store_url, busy_seconds=0.5)
     told: list[SimyardError] = []
     store.on_fatal = told.append
-    with locked(tmp_path / "store.db"):
+    with locked(store_url):
         began = time.monotonic()
         with pytest.raises(ServiceUnavailable, match="locked by another program"):
             await store.apply(submission(make_job(1)))
@@ -82,10 +91,10 @@ async def test_a_lock_that_stays_ends_in_an_answer_and_the_writer_lives(tmp_path
     store.close()
 
 
-async def test_what_rests_on_a_failed_batch_fails_with_it(tmp_path: Path) -> None:
-    store = open_store(tmp_path / "store.db", busy_seconds=0.3)
+async def test_what_rests_on_a_failed_batch_fails_with_it(store_url: Path | str) -> None:
+    store = open_store(store_url, busy_seconds=0.3)
     job = make_job(1)
-    with locked(tmp_path / "store.db"):
+    with locked(store_url):
         first = store.enqueue(submission(job))
         deadline = time.monotonic() + 5
         while not store._writer._queue.empty() and time.monotonic() < deadline:
@@ -103,16 +112,15 @@ async def test_what_rests_on_a_failed_batch_fails_with_it(tmp_path: Path) -> Non
     store.close()
 
 
-def test_opening_waits_for_a_lock_and_then_says_so(tmp_path: Path) -> None:
-    path = tmp_path / "store.db"
-    open_store(path).close()
-    with locked(path) as other:
+def test_opening_waits_for_a_lock_and_then_says_so(store_url: Path | str) -> None:
+    open_store(store_url).close()
+    with locked(store_url) as let_go:
         with pytest.raises(ServiceUnavailable, match="locked by another program"):
-            open_store(path, busy_seconds=0.3)
+            open_store(store_url, busy_seconds=0.3)
         opened: list[int] = []
 
         def attempt() -> None:
-            store = open_store(path, busy_seconds=20)
+            store = open_store(store_url, busy_seconds=20)
             opened.append(store.epoch)
             store.close()
 
@@ -120,7 +128,7 @@ def test_opening_waits_for_a_lock_and_then_says_so(tmp_path: Path) -> None:
         thread.start()
         thread.join(0.3)
         assert thread.is_alive()
-        other.execute("ROLLBACK")
+        let_go()
         thread.join(10)
     assert opened == [2]
 

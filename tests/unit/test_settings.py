@@ -86,6 +86,12 @@ def test_an_empty_variable_says_nothing_and_foreign_ones_are_left_alone(tmp_path
         ({"tls_cert": "c.pem"}, "", {}, "tls_cert and tls_key belong together"),
         ({"allowed_hosts": "*.example"}, "", {}, "is not a host name"),
         ({"allowed_hosts": "http://a/"}, "", {}, "is not a host name"),
+        (
+            {"store": "mysql://me:secret@host/db"},
+            "",
+            {},
+            "write postgresql://USER@HOST:PORT/DATABA",
+        ),
         ({"durability": "some"}, "", {}, "setting durability"),
         ({"idle_timeout": "-5"}, "", {}, "setting idle_timeout"),
     ],
@@ -96,6 +102,7 @@ def test_a_mistake_names_the_setting_where_it_was_made_and_what_to_write(
     with pytest.raises(InvalidInput) as caught:
         load(tmp_path, flags, text, **environ)
     assert words.format(file=tmp_path / "settings.toml") in caught.value.message
+    assert "secret" not in caught.value.message
     assert "pydantic" not in caught.value.message and "Value error" not in caught.value.message
 
 

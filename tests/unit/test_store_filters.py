@@ -25,9 +25,16 @@ JOBS = [
 ]
 
 
-@pytest.fixture(scope="module")
-def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Store]:
-    opened = open_store(tmp_path_factory.mktemp("filters") / "store.db")
+@pytest.fixture(
+    scope="module", params=["sqlite", pytest.param("postgresql", marks=pytest.mark.postgresql)]
+)
+def store(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Store]:
+    url: Path | str = tmp_path_factory.mktemp("filters") / "store.db"
+    if request.param == "postgresql":
+        url = request.getfixturevalue("postgres_server").new_database()
+    opened = open_store(url)
     asyncio.run(opened.apply(submission(*JOBS)))
     yield opened
     opened.close()
@@ -121,8 +128,8 @@ async def test_the_total_is_counted_only_when_asked(store: Store) -> None:
     assert page.next_cursor is not None
 
 
-async def test_pages_neither_repeat_nor_skip_while_jobs_come_in(tmp_path: Path) -> None:
-    store = open_store(tmp_path / "store.db")
+async def test_pages_neither_repeat_nor_skip_while_jobs_come_in(store_url: Path | str) -> None:
+    store = open_store(store_url)
     await store.apply(submission(*(make_job(i) for i in range(1, 101))))
     seen: list[int] = []
     cursor: str | None = None

@@ -18,6 +18,7 @@ from store_samples import make_job, open_store, submission
 from simyard.errors import StoreUnreadable
 from simyard.service.store import migrations, schema, sqlite
 from simyard.service.store.batch import Batch
+from simyard.service.store.sqlite import Sqlite
 
 LATER = """
     import sqlalchemy as sa
@@ -56,7 +57,7 @@ def shape(path: Path) -> dict[str, tuple[object, ...]]:
     return found
 
 
-def migrated_from_nothing(path: Path) -> None:
+def migrated_from_nothing(path: Path, to: str = "head") -> None:
     """Build a store by its migrations alone."""
     from alembic import command
 
@@ -65,7 +66,7 @@ def migrated_from_nothing(path: Path) -> None:
     config = migrations.configuration()
     with engine.begin() as connection:
         config.attributes["connection"] = connection
-        command.upgrade(config, "head")
+        command.upgrade(config, to)
     engine.dispose()
 
 
@@ -94,12 +95,27 @@ def test_the_migrations_make_the_same_tables_as_a_new_store_has(tmp_path: Path) 
     assert scripts.get_current_head() == schema.HEAD
 
 
+@pytest.mark.parametrize("revision", ["0001"])
+def test_a_store_of_each_earlier_revision_is_opened_and_used(tmp_path: Path, revision: str) -> None:
+    path = tmp_path / "store.db"
+    migrated_from_nothing(path, revision)
+    with contextlib.closing(sqlite3.connect(path)) as connection:
+        connection.execute("INSERT INTO meta VALUES ('uuid', 'u'), ('cursor', '1:5')")
+        connection.execute("INSERT INTO manager (id, epoch, owner) VALUES (1, 7, '{}')")
+        connection.commit()
+    store = open_store(path)
+    assert (store.epoch, store.uuid, store.meta("cursor")) == (8, "u", "1:5")
+    asyncio.run(store.apply(submission(make_job(1))))
+    store.close()
+    assert ask(path, "SELECT version_num FROM alembic_version") == [(schema.HEAD,)]
+
+
 def test_an_older_store_is_brought_up_with_all_its_jobs(tmp_path: Path) -> None:
     path = tmp_path / "store.db"
     a_store_with_jobs(path)
     revision_in(tmp_path / "later", "t002", schema.HEAD)
     revision_in(tmp_path / "later", "t003", "t002")
-    migrations.bring_up(path, head="t003", folders=[tmp_path / "later"])
+    migrations.bring_up(Sqlite(path), head="t003", folders=[tmp_path / "later"])
 
     assert ask(path, "SELECT version_num FROM alembic_version") == [("t003",)]
     assert ask(path, "SELECT count(*), max(ct002), min(ct003) FROM jobs") == [
@@ -110,7 +126,7 @@ def test_an_older_store_is_brought_up_with_all_its_jobs(tmp_path: Path) -> None:
     assert ask(copy, "SELECT version_num FROM alembic_version") == [(schema.HEAD,)]
     assert ask(copy, "SELECT count(*) FROM jobs") == [(100,)]
     assert stat.S_IMODE(copy.stat().st_mode) == 0o600
-    migrations.bring_up(path, head="t003", folders=[tmp_path / "later"])
+    migrations.bring_up(Sqlite(path), head="t003", folders=[tmp_path / "later"])
 
 
 def test_a_migration_that_fails_midway_leaves_the_store_as_it_was(tmp_path: Path) -> None:
@@ -120,7 +136,7 @@ def test_a_migration_that_fails_midway_leaves_the_store_as_it_was(tmp_path: Path
     revision_in(tmp_path / "later", "t002", schema.HEAD)
     revision_in(tmp_path / "later", "t003", "t002", more="raise OSError('the disk is gone')")
     with pytest.raises(OSError, match="the disk is gone"):
-        migrations.bring_up(path, head="t003", folders=[tmp_path / "later"])
+        migrations.bring_up(Sqlite(path), head="t003", folders=[tmp_path / "later"])
     assert shape(path) == before
     store = open_store(path)
     assert len(store.load_active()) == 100
@@ -136,8 +152,9 @@ def test_a_process_killed_within_a_migration_leaves_the_store_as_it_was(
     revision_in(tmp_path / "later", "t002", schema.HEAD, more="import os; os.kill(os.getpid(), 9)")
     program = (
         "import sys; from pathlib import Path; from simyard.service.store import migrations\n"
+        "from simyard.service.store.sqlite import Sqlite\n"
         "path = Path(sys.argv[1])\n"
-        "migrations.bring_up(path, head='t002', folders=[path.parent / 'later'])"
+        "migrations.bring_up(Sqlite(path), head='t002', folders=[path.parent / 'later'])"
     )
     root = Path(__file__).parents[2] / "typings"
     ended = subprocess.run(

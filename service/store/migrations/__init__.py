@@ -6,16 +6,15 @@ imported only where the revision found is not the present one.
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import os
-import sqlite3
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ....errors import StoreUnreadable
-from .. import schema, sqlite
+from .. import schema
+from ..backend import Backend
 
 if TYPE_CHECKING:
     from alembic.config import Config
@@ -25,27 +24,13 @@ log = logging.getLogger(__name__)
 HERE = Path(__file__).parent
 
 
-def found_revision(path: Path) -> str:
-    """Return the revision that a store is at; raises `StoreUnreadable` where it has none."""
-    with contextlib.closing(sqlite.look(path)) as connection:
-        try:
-            stamps = connection.execute("SELECT version_num FROM alembic_version").fetchall()
-        except sqlite3.OperationalError as error:
-            if "no such table" not in str(error):
-                raise
-            stamps = []
-    if len(stamps) != 1:
-        raise sqlite.unreadable(path, "does not say which release wrote it")
-    return str(stamps[0][0])
-
-
-def bring_up(path: Path, *, head: str = schema.HEAD, folders: Sequence[Path] = ()) -> None:
-    """Migrate the store at `path` to `head`, after a backup, whole or not at all.
+def bring_up(backend: Backend, *, head: str = schema.HEAD, folders: Sequence[Path] = ()) -> None:
+    """Migrate the store to `head`, after a backup, whole or not at all.
 
     `folders` hold further revisions. Raises `StoreUnreadable` where the store is at a
     revision that this release does not know: a later one wrote it.
     """
-    found = found_revision(path)
+    found = backend.revision()
     if found == head:
         return
     from alembic import command
@@ -55,15 +40,14 @@ def bring_up(path: Path, *, head: str = schema.HEAD, folders: Sequence[Path] = (
     known = {script.revision for script in ScriptDirectory.from_config(config).walk_revisions()}
     if found not in known:
         raise StoreUnreadable(
-            f"the store {path} was written by a later release of Simyard (revision {found}; this "
+            f"the store {backend.shown} was written by a later release of Simyard (revision {found}; this "
             f"one knows up to {head}); nothing was changed. Install that release or a later one, "
             "or restore a backup of the store from before",
-            path=str(path),
+            store=backend.shown,
         )
-    copy = path.with_name(f"{path.name}.before-{head}")
-    with sqlite.backup(path, copy):
-        log.info("migrating the store from revision %s to %s, backup in %s", found, head, copy)
-        engine = sqlite.writer_engine(path)
+    with backend.safety_copy(head) as copy:
+        log.info("migrating the store from revision %s to %s, backup: %s", found, head, copy)
+        engine = backend.writer_engine()
         try:
             with engine.begin() as connection:
                 config.attributes["connection"] = connection
