@@ -37,6 +37,8 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "stop": ("stop", "stop the service; running jobs go on"),
     "dashboard": ("dashboard", "open the dashboard in a browser"),
     "doctor": ("doctor", "look for what could go wrong on this machine"),
+    "config": ("config", "show the settings in force, and where they came from"),
+    "schema": ("schema", "print the JSON schema of job.yaml, for editors"),
     "version": ("version", "print the version"),
 }
 """Every command: the module of `commands` that holds it, and one line of help."""
