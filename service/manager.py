@@ -25,6 +25,7 @@ from .faults import faultpoint
 from .follower import CURSOR, Follower
 from .home import Home
 from .host import HostMonitor
+from .inquiry import ExplanationView, explanation_view
 from .intake import Intake
 from .job_folder import JobFolder
 from .model import Bytes, Event, Job, JobSpec, Outcome, OutcomeReason, Seconds
@@ -229,6 +230,13 @@ class Manager:
             self._yard.grants.ledger,
             self.limits,
             self._facts(),
+        )
+
+    async def explain(self, job_id: int) -> ExplanationView:
+        """Say why a job is where it is, and what would change that; raises `NotFound`."""
+        job = await self.get(job_id)
+        return explanation_view(
+            self._yard, job, self.pending_reason(job), self.limits, self._facts()
         )
 
     def _named(self, waits_for: Mapping[int, str]) -> str:
