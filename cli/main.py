@@ -41,6 +41,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "doctor": ("doctor", "look for what could go wrong on this machine"),
     "config": ("config", "show the settings in force, and where they came from"),
     "schema": ("schema", "print the JSON schema of job.yaml, for editors"),
+    "completion": ("completion", "make bash, zsh or fish complete command lines"),
     "version": ("version", "print the version"),
 }
 """Every command: the module of `commands` that holds it, and one line of help."""

@@ -8,32 +8,38 @@ import pty
 import select
 import struct
 import subprocess
-import sys
 import termios
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 
-from shell import PATIENCE, Shell
+from shell import PATIENCE
 from typing_extensions import Self
 
 
 class Terminal:
-    """Runs a module of ours on a pseudo-terminal; it is ended when the block is left."""
+    """Runs a program on a pseudo-terminal; it is ended when the block is left."""
 
     def __init__(
-        self, shell: Shell, module: str, *words: str, rows: int = 30, columns: int = 100
+        self,
+        command: Sequence[str],
+        *,
+        cwd: Path,
+        env: Mapping[str, str],
+        rows: int = 30,
+        columns: int = 100,
     ) -> None:
         self._text = ""
         self._master, slave = pty.openpty()
         fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
-        env = {name: value for name, value in shell.env.items() if name not in ("COLUMNS", "LINES")}
+        clean = {name: value for name, value in env.items() if name not in ("COLUMNS", "LINES")}
         self._process = subprocess.Popen(
-            [sys.executable, "-m", module, *words],
+            list(command),
             stdin=slave,
             stdout=slave,
             stderr=slave,
-            cwd=shell.cwd,
-            env={**env, "TERM": "xterm"},
+            cwd=cwd,
+            env={**clean, "TERM": "xterm"},
             start_new_session=True,
             # Ctrl-C goes to the group in the foreground of the terminal that is ours.
             preexec_fn=_take_terminal,
@@ -57,9 +63,13 @@ class Terminal:
                 self._text += self._read()
         return self._text
 
+    def write(self, text: str) -> None:
+        """Type `text`."""
+        os.write(self._master, text.encode())
+
     def interrupt(self) -> int:
         """Type Ctrl-C; return the exit code of the program."""
-        os.write(self._master, b"\x03")
+        self.write("\x03")
         return self.wait()
 
     def wait(self) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 
 import pytest
 from shell import Shell
@@ -10,6 +11,11 @@ from terminal import Terminal
 
 from simyard.cli import output
 from simyard.cli.commands import top
+
+
+def on_a_terminal(shell: Shell, *words: str, **size: int) -> Terminal:
+    command = [sys.executable, "-m", "simyard", *words]
+    return Terminal(command, cwd=shell.cwd, env=shell.env, **size)
 
 
 def test_config_shows_the_settings_of_the_service_and_of_a_home_without_one(shell: Shell) -> None:
@@ -85,7 +91,7 @@ def test_top_draws_again_and_again_until_interrupted(shell: Shell) -> None:
     running = shell.submit("--name", "long one", "--", "sleep", "60")
     shell.wait_until_running(running)
     waiting = shell.submit("--name", "next", "--", "true")
-    with Terminal(shell, "simyard", "top", "--interval", "0.2") as terminal:
+    with on_a_terminal(shell, "top", "--interval", "0.2") as terminal:
         text = terminal.read_until(lambda text: text.count("waiting: 1") >= 2)
         assert "running: 1" in text
         assert "long one" in text
@@ -100,7 +106,7 @@ def test_top_and_its_drawing_fit_the_terminal(shell: Shell) -> None:
     assert shell.simyard("serve", "--detach", "--max-cores", "1").code == 0
     for _ in range(12):
         shell.submit("--name", "a" * 150, "--", "sleep", "60")
-    with Terminal(shell, "simyard", "top", "--interval", "0.2", rows=10, columns=40) as terminal:
+    with on_a_terminal(shell, "top", "--interval", "0.2", rows=10, columns=40) as terminal:
         text = terminal.read_until(lambda text: text.count(top.HOME) >= 3)
         drawing = text.split(top.HOME)[-2]
         lines = drawing.replace(top.REST_OF_LINE, "").replace(top.BELOW, "").splitlines()
