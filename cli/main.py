@@ -32,6 +32,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "priority": ("priority", "change what starts first"),
     "files": ("files", "list the files of a job"),
     "download": ("download", "copy the files of a job"),
+    "prune": ("prune", "forget finished jobs by age, number and size"),
     "limits": ("limits", "show or change what jobs may use together"),
     "top": ("top", "watch what runs and what waits, on a terminal"),
     "status": ("status", "show the service and what is in use"),
@@ -49,6 +50,8 @@ COMMANDS: dict[str, tuple[str, str]] = {
 ALIASES = {
     "ls": "jobs",
     "list": "jobs",
+    "clean": "prune",
+    "delete": "prune",
     "settings": "config",
     "why": "explain",
     "queue": "jobs",

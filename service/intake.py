@@ -145,7 +145,12 @@ class Intake:
                 "this Idempotency-Key was used before for another request; use a new key"
             )
         by_id = {job.id: job for job in await self._yard.store.get_many(earlier.job_ids)}
-        return [by_id[job_id] for job_id in earlier.job_ids if job_id in by_id]
+        if len(by_id) < len(set(earlier.job_ids)):
+            raise Conflict(
+                "this Idempotency-Key was used before, for jobs that have been deleted since; "
+                "use a new key to submit them again"
+            )
+        return [by_id[job_id] for job_id in earlier.job_ids]
 
     def check_possible(self, spec: JobSpec, position: int | None = None) -> None:
         """Raise where `spec` could never run here, saying why."""
@@ -159,14 +164,22 @@ class Intake:
         if reason is not None:
             raise ImpossibleRequest(where + reason)
 
-    async def _dependencies(self, spec: JobSpec) -> tuple[dict[int, str], Outcome | None]:
-        """Return which jobs `spec` has to wait for, or why it can never start."""
+    async def _dependencies(
+        self, spec: JobSpec, *, accepted: bool = False
+    ) -> tuple[dict[int, str], Outcome | None]:
+        """Return which jobs `spec` has to wait for, or why it can never start.
+
+        Of a job that was `accepted` before, one that is gone by now (deleted, pruned) had
+        met its condition: had it not, this job would have failed together with its end.
+        """
         entries = self._yard.entries
         over: dict[int, Job] = {}
         for dependency in spec.depends_on:
             other = parse_id(dependency.job)
             if other not in entries:
                 job = await self._yard.store.get(other)
+                if job is None and accepted:
+                    continue
                 if job is None:
                     raise InvalidInput(f"it depends on job {other}, which does not exist")
                 over[other] = job
@@ -175,6 +188,8 @@ class Intake:
         for dependency in spec.depends_on:
             other = parse_id(dependency.job)
             job = entries[other].job if other in entries else over.get(other)
+            if job is None and accepted:
+                continue
             if job is None:
                 return await self._dependencies(spec)
             if not job.state.terminal:
@@ -188,7 +203,9 @@ class Intake:
         batch = Batch()
         for entry in self._yard.live(JobState.HELD, JobState.QUEUED):
             if entry.waits_for:
-                waits_for, broken = await self._dependencies(await self._yard.spec_of(entry.id))
+                waits_for, broken = await self._dependencies(
+                    await self._yard.spec_of(entry.id), accepted=True
+                )
                 if broken is not None:
                     self._yard.finish(batch, entry, JobState.FAILED, broken)
                 else:

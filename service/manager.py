@@ -30,7 +30,9 @@ from .intake import Intake
 from .job_folder import JobFolder
 from .model import Bytes, Event, Job, JobSpec, Outcome, OutcomeReason, Seconds
 from .pending import Waiting, why
+from .pruning import Pruned, Pruner
 from .resources import HostFacts, Limits
+from .retention import Retention
 from .scheduling import Policy
 from .settings import Settings
 from .states import JobState
@@ -94,6 +96,7 @@ class Manager:
             policy,
         )
         self._follower = Follower(self._yard, adapter, self._dispatcher, self.job_folder)
+        self._pruner = Pruner(self._yard, home)
         self._intake = Intake(
             self._yard,
             lambda: self.limits,
@@ -419,12 +422,11 @@ class Manager:
         job = await self.get(job_id)
         if not job.state.terminal:
             raise Conflict(f"job {job_id} is {job.state.value}; cancel it before deleting it")
-        batch = Batch()
-        batch.deletes.append(job_id)
-        self._yard.note(batch, "job.deleted", job_id, {"name": job.name})
-        self._yard.counts[job.state] -= 1
-        await self._yard.commit(batch)
-        await asyncio.to_thread(self.job_folder(job_id).remove)
+        await self._pruner.forget([job])
+
+    async def prune(self, rules: Retention, wanted: JobFilter, *, dry_run: bool) -> Pruned:
+        """Forget finished jobs by the rules of retention; see `Pruner.prune`."""
+        return await self._pruner.prune(rules, wanted, dry_run=dry_run)
 
     async def set_limits(self, changes: Mapping[str, Any]) -> Limits:
         """Put changed limits in force and keep them; returns all that are in force now.

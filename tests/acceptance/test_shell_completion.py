@@ -8,6 +8,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -138,6 +139,10 @@ def test_completion_is_silent_where_no_service_runs(shell: Shell, tmp_path: Path
     assert not shell.home.exists()
 
 
+def _shows(wanted: re.Pattern[str], text: str) -> bool:
+    return wanted.search(text.replace("\r", "")) is not None
+
+
 def test_zsh_completes_on_a_terminal(live_shell: Shell, tmp_path: Path) -> None:
     if shutil.which("zsh") is None:
         pytest.skip("zsh is not installed")
@@ -166,7 +171,7 @@ def test_zsh_completes_on_a_terminal(live_shell: Shell, tmp_path: Path) -> None:
             terminal.write(f"{typed}\t\x01print -r -- '[\x05]'\n")
             # A space that zsh would take away again may or may not be there.
             shown = re.compile(rf"\n\[{re.escape(completed)} ?\]")
-            terminal.read_until(lambda text, s=shown: s.search(text.replace("\r", "")) is not None)
+            terminal.read_until(partial(_shows, shown))
     live_shell.simyard("cancel", held)
 
 

@@ -119,3 +119,32 @@ def test_top_asks_for_a_terminal(live_shell: Shell) -> None:
     ended = live_shell.simyard("top")
     assert ended.code == 2
     assert "simyard status --json" in ended.err
+
+
+def test_prune_asks_tells_and_forgets(shell: Shell) -> None:
+    over = [shell.submit("--", "true") for _ in range(3)]
+    assert shell.simyard("wait", *over).code == 0
+    held = shell.submit("--hold", "--", "true")
+
+    assert "--older-than" in shell.simyard("prune").err
+    assert shell.simyard("prune", "--keep", "1").code == 2, "nobody is there to be asked"
+    ended = shell.simyard("prune", "--keep", "1", "--dry-run")
+    assert ended.out.startswith("2 jobs ("), ended.err
+    assert "would be forgotten" in ended.out
+    assert (
+        json.loads(shell.simyard("prune", "--keep", "1", "--yes", "--json").out)["ids"] == over[:2]
+    )
+    assert shell.simyard("jobs", "--quiet").out.split() == [held, over[2]]
+    assert "is not a" in shell.simyard("prune", "--older-than", "soon", "--yes").err
+
+    with on_a_terminal(shell, "prune", "--keep", "0") as terminal:
+        terminal.read_until(lambda text: "forget 1 job (" in text)
+        terminal.write("n\n")
+        assert terminal.wait() == 1
+    assert shell.simyard("show", over[2]).code == 0
+    with on_a_terminal(shell, "prune", "--keep", "0") as terminal:
+        terminal.read_until(lambda text: "[y/N]" in text)
+        terminal.write("y\n")
+        assert terminal.wait() == 0
+    assert shell.simyard("show", over[2]).code == 4
+    assert shell.simyard("show", held).code == 0
