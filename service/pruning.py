@@ -89,6 +89,8 @@ class Pruner:
                 for start in range(0, len(gone), AT_ONCE):
                     part = gone[start : start + AT_ONCE]
                     await self.forget(await self._yard.store.get_many(part))
+                if gone:
+                    await self._yard.commit(Batch(forget_environments=True))
             return Pruned(ids=tuple(gone), size=size, leftovers=len(leftovers))
 
     async def _finished(self, wanted: JobFilter) -> list[Finished]:

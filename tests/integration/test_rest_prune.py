@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import sqlite3
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -128,6 +130,28 @@ async def test_an_event_tells_of_each_job_that_went(service: WireService) -> Non
     assert {(event["type"], event["job_id"]) for event in told} == {
         ("job.deleted", job_id) for job_id in over
     }
+
+
+async def test_environments_that_no_job_has_any_more_go_too(
+    service: WireService, tmp_path: Path
+) -> None:
+    await finished(service, 2, base_env={"ONLY": "gone"})
+    (shared,) = await finished(service, 1, base_env={"BOTH": "kept"})
+    live = await service.submit(hold=True, base_env={"BOTH": "kept"})
+    assert environments(tmp_path) == 2
+    assert (await service.ask("POST", "/api/prune", {"keep": 0}))["jobs"] == 3
+    assert environments(tmp_path) == 1
+    await service.refused(404, "GET", f"/api/jobs/{shared}")
+    script = await service.ask("GET", f"/api/jobs/{live}/script")
+    assert script["env"]["BOTH"] == "kept"
+    # One that went comes back with the next job that brings it.
+    again = await service.submit(hold=True, base_env={"ONLY": "gone"})
+    assert (await service.ask("GET", f"/api/jobs/{again}/script"))["env"]["ONLY"] == "gone"
+
+
+def environments(folder: Path) -> int:
+    with contextlib.closing(sqlite3.connect(folder / "home" / "store.db")) as store:
+        return int(store.execute("SELECT count(*) FROM environments").fetchone()[0])
 
 
 @pytest.mark.parametrize(
