@@ -4,6 +4,7 @@
 #   make test     run every test (TESTS=tests/unit ARGS="-k queue" for fewer)
 #   make lint     check style; `make format` repairs it
 #   make types    check types
+#   make soak     random operations and kills for MINUTES=1, checked against a model
 #   make bench    measure against this machine's own limit, in ratios (build/bench.json)
 #   make docs     check that the code blocks in README and docs run
 #   make clean    remove everything that was made here
@@ -12,12 +13,13 @@ SHELL := bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint format types bench docs clean
+.PHONY: help demo test lint format types soak bench docs clean
 
 VENV := .venv
 PYTHON := $(VENV)/bin/python
 PIP := $(PYTHON) -m pip --disable-pip-version-check --quiet
 KEEP ?=
+MINUTES ?=
 TESTS ?=
 ARGS ?=
 
@@ -62,6 +64,9 @@ types: $(VENV)/dev.stamp
 	$(VENV)/bin/mypy -p simyard
 	$(VENV)/bin/mypy tests examples
 	$(VENV)/bin/pyright __init__.py errors.py handler
+
+soak: $(VENV)/test.stamp
+	PYTHONPATH=typings $(PYTHON) tests/faults/soak.py --minutes $(or $(MINUTES),1) $(ARGS)
 
 bench: $(VENV)/test.stamp
 	$(PYTHON) tests/benchmarks/bench.py --output build/bench.json $(ARGS)

@@ -5,13 +5,16 @@
     │   └── ImpossibleRequest     understood, but never satisfiable here     422
     ├── NotFound                  no job, file or name of that kind          404
     ├── Conflict                  not in this state, or not any more         409
+    │   └── StaleWrite            something else has changed the store       409
     ├── Gone                      it was there, it is not kept any longer    410
-    ├── PermissionDenied          no credential, a wrong one, wrong scope    401, 403
+    ├── PermissionDenied          no credential, or a wrong one              401
+    │   └── Forbidden             this credential, host or origin may not    403
     ├── TooLarge                  over a stated bound                        413
     ├── ServiceUnavailable        the service cannot answer now              503
     │   ├── NotRunning            no service is there to answer
     │   └── StorageFull           the disk is full                           507
     ├── HomeInUse                 another manager holds this home            409
+    │   └── StoreTaken            another manager took over the store        409
     ├── StoreUnreadable           the store is damaged, or newer than we     500
     ├── LauncherError             the local launcher failed us               500
     ├── SchedulerError            an external scheduler failed us            502
@@ -78,6 +81,12 @@ class Conflict(SimyardError):
     status = 409
 
 
+class StaleWrite(Conflict):
+    """Something else has changed this store."""
+
+    code = "stale_write"
+
+
 class Gone(SimyardError):
     """It was there, but it is not kept any longer."""
 
@@ -131,6 +140,12 @@ class HomeInUse(SimyardError):
 
     code = "home_in_use"
     status = 409
+
+
+class StoreTaken(HomeInUse):
+    """Another Simyard service has taken over this store."""
+
+    code = "store_taken"
 
 
 class StoreUnreadable(SimyardError):

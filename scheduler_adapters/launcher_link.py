@@ -26,7 +26,8 @@ from .records import Cursor
 logger = logging.getLogger(__name__)
 
 PROTOCOL = 1
-PROGRAM = Path(__file__).with_name("launcher.py")
+PROGRAM = Path(__file__).with_name("launcher")
+"""Run by its path, so that it needs nothing of what surrounds it, not even the package."""
 START_TIMEOUT = 15.0
 ANSWER_TIMEOUT = 30.0
 _FRAME_LIMIT = 64 << 20

@@ -39,6 +39,8 @@ MOST_AHEAD = 64
 """Attempts that may wait behind one running job, however short they are."""
 ROUND = 256
 """Claims of one round: a commit and a message to the launcher stay small."""
+STUCK = 2 * WINDOW
+"""Seconds after which who waits behind a job that proved long is taken back."""
 RETRY_AFTER = 1.0
 LOOK_AGAIN = 2.0
 """Seconds after which jobs that wait for the host itself (disk, load) are looked at again."""
@@ -119,14 +121,34 @@ class Dispatcher:
     async def _run(self) -> None:
         while not self._stopping:
             with contextlib.suppress(asyncio.TimeoutError):
-                await asyncio.wait_for(self._wake.wait(), LOOK_AGAIN if self._recheck else None)
+                await asyncio.wait_for(self._wake.wait(), self._patience())
             self._wake.clear()
             try:
+                await self._take_back_stuck()
                 while not self._stopping and await self._round():
                     pass
             except SimyardError as error:
                 log.warning("nothing could be started, trying again soon: %s", error)
                 asyncio.get_running_loop().call_later(RETRY_AFTER, self.wake)
+            except Exception:
+                log.exception("unexpected while starting jobs, trying again soon")
+                asyncio.get_running_loop().call_later(RETRY_AFTER, self.wake)
+
+    def _patience(self) -> float | None:
+        """Seconds after which to look again although nobody said that anything changed."""
+        if self._yard.grants.waiting():
+            return STUCK
+        return LOOK_AGAIN if self._recheck else None
+
+    async def _take_back_stuck(self) -> None:
+        """Who was put behind a job that proved long shall not wait for it while others start."""
+        tags = [
+            tag
+            for tag in self._yard.grants.waiting(longer_than=STUCK)
+            if not self.is_being_handed_over(tag)
+        ]
+        if tags:
+            await self._adapter.withdraw(tags)
 
     async def _round(self) -> int:
         """Claim and hand over at most one round of attempts; return how many."""
@@ -152,6 +174,10 @@ class Dispatcher:
             faultpoint("dispatch.claimed")
             await self._hand_over(claims)
             faultpoint("dispatch.handed-over")
+        except Exception:
+            # An adapter raises before it has taken anything: none of these was started.
+            await self._give_up([claim.tag for claim in claims])
+            raise
         finally:
             self._handing_over.difference_update(claim.tag for claim in claims)
         return len(claims)
@@ -211,6 +237,8 @@ class Dispatcher:
         seconds = self._durations.get(self._yard.grants.request_of(slot))
         if seconds is None or seconds > WINDOW:
             return 0
+        if self._yard.grants.age(slot) > max(4 * seconds, WINDOW / 4):
+            return 0  # what runs there is no short job, whatever others like it were
         window = max(1, min(MOST_AHEAD, int(WINDOW / max(seconds, 1e-4))))
         return window - len(slot.waiting) if len(slot.waiting) * 2 <= window else 0
 
@@ -254,20 +282,21 @@ class Dispatcher:
         wanted = [item for item in submissions if self._still_wanted(item.tag)]
         if wanted:
             await self._adapter.submit(wanted)
-        await self._give_up_unwanted([item for item in submissions if item not in wanted])
+        # A cancel or hold that came while they were being prepared ends these here.
+        await self._give_up([item.tag for item in submissions if item not in wanted])
 
     def _still_wanted(self, tag: str) -> bool:
         entry = self._yard.by_tag.get(tag)
         return entry is not None and not entry.job.cancel_requested and not entry.hold_requested
 
-    async def _give_up_unwanted(self, submissions: list[Submission]) -> None:
-        """A cancel or hold that came while an attempt was being prepared ends it here."""
+    async def _give_up(self, tags: Iterable[str]) -> None:
+        """Take attempts back that were claimed and never handed over."""
         batch = Batch()
-        for submission in submissions:
-            entry = self._yard.by_tag.get(submission.tag)
-            if entry is not None:
+        for tag in tags:
+            entry = self._yard.by_tag.get(tag)
+            if entry is not None and entry.job.state is JobState.SUBMITTING:
                 never_started(self._yard, batch, entry)
-            self._yard.grants.clear(submission.tag)
+            self._yard.grants.clear(tag)
         await self._yard.commit(batch)
 
     async def _environment(self, key: str | None) -> None:

@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Sequence
+from collections import deque
+from collections.abc import Callable, Coroutine, Sequence
+from typing import Any
 
 from ..scheduler_adapters.contract import Cause, Ending, Report, ReportKind, SchedulerAdapter
 from .dispatcher import Dispatcher, never_started
@@ -25,6 +27,9 @@ log = logging.getLogger(__name__)
 CURSOR = "cursor.local"
 """Name under which the position in the local adapter's record is stored."""
 
+MOST_WRITING = 32
+"""Deliveries whose commits are awaited before more is taken."""
+
 
 class Follower:
     """Takes the reports of an adapter."""
@@ -39,11 +44,17 @@ class Follower:
         self._yard = yard
         self._adapter = adapter
         self._generation = ""
+        self._writing: deque[asyncio.Task[None]] = deque()
+        """Deliveries that are applied and not durable yet, oldest first."""
         self._dispatcher = dispatcher
         self._folder_of = folder_of
 
     async def take(self, reports: Sequence[Report]) -> None:
-        """Apply `reports` in one commit. The adapter delivers more when it is durable."""
+        """Apply `reports` in order, to be committed together.
+
+        Returns before the commit, so that many small deliveries share one; a stored
+        position never runs ahead of what was made of the reports, as both are in one batch.
+        """
         faultpoint("report.received")
         missing = await self._missing_outputs(reports)
         batch = Batch()
@@ -57,10 +68,21 @@ class Follower:
                 log.info("late news of %s: it ended", report.tag)
             if report.kind in (ReportKind.CLEARED, ReportKind.WITHDRAWN):
                 self._yard.grants.clear(report.tag)
-        await self._yard.commit(batch)
+        committed = self._yard.commit(batch)
+        self._writing.append(asyncio.create_task(self._finish(batch, committed)))
+        self._dispatcher.wake()
+        while len(self._writing) > MOST_WRITING or (self._writing and self._writing[0].done()):
+            await self._writing.popleft()
+
+    async def _finish(self, batch: Batch, committed: Coroutine[Any, Any, None]) -> None:
+        await committed
         faultpoint("report.committed")
         await self._forget_records(batch.meta.get(CURSOR))
-        self._dispatcher.wake()
+
+    async def settle(self) -> None:
+        """Wait until everything that was taken is durable."""
+        while self._writing:
+            await self._writing.popleft()
 
     async def _forget_records(self, cursor: str | None) -> None:
         """Have the adapter delete what it wrote before this generation of its records."""

@@ -7,7 +7,8 @@ know jobs, nor whether anything fits.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 from ..scheduler_adapters.contract import ResourceRequest
@@ -21,6 +22,8 @@ class Slot:
     key: str
     """Of the grant in the ledger."""
     current: str
+    since: float
+    """When the present attempt got the slot, by the clock of `Grants`."""
     waiting: list[str] = field(default_factory=list)
     """Tags of attempts already handed over, in the order in which they will start."""
 
@@ -33,7 +36,8 @@ class Slot:
 class Grants:
     """The slots, by the tags of the attempts that use them."""
 
-    def __init__(self) -> None:
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
         self.ledger = Ledger()
         self._by_tag: dict[str, Slot] = {}
         self._slots: dict[str, Slot] = {}
@@ -50,7 +54,7 @@ class Grants:
     ) -> None:
         """Give an attempt a slot of its own; `gpu_ids` where it has GPUs already."""
         self.ledger.grant(tag, request, gpu_ids=gpu_ids)
-        self._by_tag[tag] = self._slots[tag] = Slot(key=tag, current=tag)
+        self._by_tag[tag] = self._slots[tag] = Slot(key=tag, current=tag, since=self._clock())
 
     def inherit(self, slot: Slot, tag: str) -> None:
         """Let attempt `tag` use `slot` after those before it."""
@@ -65,7 +69,7 @@ class Grants:
         if tag in slot.waiting:
             slot.waiting.remove(tag)
         elif slot.waiting:
-            slot.current = slot.waiting.pop(0)
+            slot.current, slot.since = slot.waiting.pop(0), self._clock()
         else:
             del self._slots[slot.key]
             self.ledger.release(slot.key)
@@ -73,6 +77,15 @@ class Grants:
     def request_of(self, slot: Slot) -> ResourceRequest:
         return self.ledger.request_of(slot.key)
 
-    def waiting(self) -> list[str]:
-        """Tags of all attempts that were handed over behind another."""
-        return [tag for slot in self._slots.values() for tag in slot.waiting]
+    def age(self, slot: Slot) -> float:
+        """Seconds for which the present attempt of `slot` has had it."""
+        return self._clock() - slot.since
+
+    def waiting(self, longer_than: float = 0.0) -> list[str]:
+        """Tags of the attempts that wait behind another which has its slot for so long."""
+        return [
+            tag
+            for slot in self._slots.values()
+            if slot.waiting and self.age(slot) >= longer_than
+            for tag in slot.waiting
+        ]

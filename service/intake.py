@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
+from typing import Any
 
 from ..errors import Conflict, ImpossibleRequest, InvalidInput, NotFound
 from .faults import faultpoint
@@ -15,7 +16,7 @@ from .model import Job, JobSpec, Outcome
 from .resources import HostFacts, Limits, impossible
 from .states import JobState
 from .store.batch import Batch, IdempotencyRecord
-from .yard import Yard, dependency_outcome, satisfied
+from .yard import Entry, Yard, dependency_outcome, satisfied
 
 AUTO = "auto"
 LOCAL_NAMES = frozenset({AUTO, "local", "none"})
@@ -103,13 +104,20 @@ class Intake:
 
     async def _admit(self, jobs: Sequence[Job], specs: Sequence[JobSpec]) -> None:
         """Take up jobs that are durable now; what they depend on may have ended meanwhile."""
-        batch = Batch()
+        commits = []
         for job, spec in zip(jobs, specs, strict=True):
             waits_for, broken = await self._dependencies(spec)
             entry = self._yard.admit(job, spec, waits_for)
             if broken is not None:
-                self._yard.finish(batch, entry, JobState.FAILED, broken)
-        await self._yard.commit(batch)
+                commits.append(self._fall(entry, broken))
+        for commit in commits:
+            await commit
+
+    def _fall(self, entry: Entry, broken: Outcome) -> Coroutine[Any, Any, None]:
+        """End a job whose dependency can never be satisfied."""
+        batch = Batch()
+        self._yard.finish(batch, entry, JobState.FAILED, broken)
+        return self._yard.commit(batch)
 
     def _new_job(
         self, batch: Batch, job_id: int, spec: JobSpec, now: float, retry_of: int | None
@@ -174,11 +182,13 @@ class Intake:
         """
         entries = self._yard.entries
         over: dict[int, Job] = {}
+        gone: set[int] = set()
         for dependency in spec.depends_on:
             other = parse_id(dependency.job)
             if other not in entries:
                 job = await self._yard.store.get(other)
                 if job is None and accepted:
+                    gone.add(other)
                     continue
                 if job is None:
                     raise InvalidInput(f"it depends on job {other}, which does not exist")
@@ -188,10 +198,11 @@ class Intake:
         for dependency in spec.depends_on:
             other = parse_id(dependency.job)
             job = entries[other].job if other in entries else over.get(other)
-            if job is None and accepted:
+            if other in gone:
                 continue
             if job is None:
-                return await self._dependencies(spec)
+                # It has just ended: the store knows how.
+                return await self._dependencies(spec, accepted=accepted)
             if not job.state.terminal:
                 waits_for[other] = dependency.condition
             elif not satisfied(dependency.condition, job.state):
@@ -200,17 +211,17 @@ class Intake:
 
     async def resume_dependencies(self) -> None:
         """Ask again, after a restart, what the jobs that waited for others still wait for."""
-        batch = Batch()
         for entry in self._yard.live(JobState.HELD, JobState.QUEUED):
             if entry.waits_for:
                 waits_for, broken = await self._dependencies(
                     await self._yard.spec_of(entry.id), accepted=True
                 )
+                if entry.job.state.terminal:
+                    continue
                 if broken is not None:
-                    self._yard.finish(batch, entry, JobState.FAILED, broken)
+                    await self._fall(entry, broken)
                 else:
                     self._yard.await_others(entry, waits_for)
-        await self._yard.commit(batch)
 
 
 def parse_id(text: str) -> int:

@@ -142,6 +142,7 @@ class Manager:
         faultpoint("shutdown.begun")
         await self._dispatcher.stop()
         await self._adapter.close()
+        await self._follower.settle()
         batch = Batch()
         self._yard.note(batch, "service.stopping")
         await self._yard.commit(batch)

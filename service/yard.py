@@ -12,7 +12,7 @@ import asyncio
 import logging
 import time
 from collections import OrderedDict
-from collections.abc import Iterable, Mapping
+from collections.abc import Coroutine, Iterable, Mapping
 from typing import Any
 
 from ..errors import ServiceUnavailable, SimyardError
@@ -245,8 +245,8 @@ class Yard:
             and ended.id in entry.waits_for
         ]
 
-    async def commit(self, batch: Batch, *, refusable: bool = False) -> None:
-        """Make `batch` durable, then tell everybody who watches.
+    def commit(self, batch: Batch, *, refusable: bool = False) -> Coroutine[Any, Any, None]:
+        """Queue `batch` for the store at once; awaited, it is durable and everybody knows.
 
         What is `refusable` (a submission: nothing of it is in memory yet) is given up
         where the store has no room or is locked, and the error says so. What the index
@@ -255,15 +255,21 @@ class Yard:
         Raises `StorageFull` or `ServiceUnavailable` for what is refusable; any other
         error of the store is final, and the service ends.
         """
-        if not batch:
-            return
-        if self._owed:
-            if refusable:
-                raise ServiceUnavailable("the store cannot be written now; try again in a moment")
-            await self._owe(batch)
+        if self._owed and refusable and batch:
+            raise ServiceUnavailable("the store cannot be written now; try again in a moment")
+        if self._owed and batch:
+            return self._owed_is_paid(self._owe(batch))
+        # In the order of the calls, whenever they are awaited: each batch rests on those before.
+        written = self.store.enqueue(batch) if batch else None
+        return self._committed(batch, written, refusable)
+
+    async def _committed(
+        self, batch: Batch, written: asyncio.Future[None] | None, refusable: bool
+    ) -> None:
+        if written is None:
             return
         try:
-            await self.store.enqueue(batch)
+            await written
         except ServiceUnavailable as error:
             if refusable:
                 raise
@@ -272,13 +278,17 @@ class Yard:
             return
         self._publish(batch)
 
-    async def _owe(self, batch: Batch) -> None:
+    @staticmethod
+    async def _owed_is_paid(paid: asyncio.Future[None]) -> None:
+        await paid
+
+    def _owe(self, batch: Batch) -> asyncio.Future[None]:
         """Keep `batch` until the store takes it, behind those that are kept already."""
-        written: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._owed.append((batch, written))
+        paid: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._owed.append((batch, paid))
         if self._paying is None or self._paying.done():
             self._paying = asyncio.create_task(self._pay(), name="owed-writes")
-        await written
+        return paid
 
     async def _pay(self) -> None:
         """Write what is owed, as one batch each time the store may have recovered."""

@@ -247,7 +247,7 @@ class LiveService:
             process
             for process in _processes()
             if str(self.home) in _command_line(process)
-            and any("launcher.py" in word for word in _command_line(process))
+            and any(word.endswith("scheduler_adapters/launcher") for word in _command_line(process))
         ]
 
     def launcher_pid(self) -> int:

@@ -7,12 +7,12 @@ import contextlib
 import json
 import os
 import signal
+import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from simyard.scheduler_adapters import processes
 from simyard.scheduler_adapters.contract import (
     Ending,
     KnownAttempt,
@@ -21,6 +21,7 @@ from simyard.scheduler_adapters.contract import (
     ResourceRequest,
     Submission,
 )
+from simyard.scheduler_adapters.launcher import processes
 from simyard.scheduler_adapters.local import LocalAdapter
 
 ENVIRONMENT = {"PATH": os.environ.get("PATH", os.defpath), "LANG": "C.UTF-8"}
@@ -36,6 +37,8 @@ class Yard:
         self.reports: list[Report] = []
         self.cursor: str | None = None
         self.adapter: LocalAdapter | None = None
+        self.python = sys.executable
+        """What runs the launchers."""
         self.epoch = 0
         self.launchers: set[int] = set()
         self._news = asyncio.Event()
@@ -45,7 +48,7 @@ class Yard:
     ) -> LocalAdapter:
         """Open an adapter of the next epoch from the last cursor."""
         self.epoch += 1
-        self.adapter = LocalAdapter(self.home, epoch=self.epoch)
+        self.adapter = LocalAdapter(self.home, epoch=self.epoch, python=self.python)
         await self.adapter.open(self.listen, cursor=cursor or self.cursor, known=known)
         self.note_launcher()
         return self.adapter
@@ -196,7 +199,7 @@ class Yard:
             with contextlib.suppress(OSError):
                 command = _command(process.pid)
                 if os.fsencode(self.home) in command and any(
-                    word.endswith(b"launcher.py") for word in command
+                    word.endswith(b"scheduler_adapters/launcher") for word in command
                 ):
                     processes.send_signal(process.pid, process.start, signal.SIGKILL)
 

@@ -23,7 +23,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.sql.compiler import SQLCompiler
 
-from ...errors import Conflict
+from ...errors import StaleWrite
 from ..model import Job
 from ..states import TERMINAL
 from . import rows, schema
@@ -33,12 +33,6 @@ LOOKUP = 500
 """Values in one IN list, far below every database's limit."""
 DELETED = "highest_deleted_job"
 """Key in `meta`: ids of deleted jobs are not given out again."""
-
-
-class StaleWrite(Conflict):
-    """Something else has changed this store."""
-
-    code = "stale_write"
 
 
 class Prepared:

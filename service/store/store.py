@@ -27,13 +27,11 @@ from ..model import Event, Job
 from ..states import JobState
 from . import migrations, reader, rows, schema, sqlite
 from .batch import Batch, IdempotencyRecord
-from .changes import DELETED, StaleWrite
+from .changes import DELETED
 from .filters import JobFilter, Page, read
 from .reader import Reader
 from .sqlite import Trouble
-from .writer import OnFatal, StoreTaken, Writer
-
-__all__ = ["StaleWrite", "Store", "StoreTaken"]
+from .writer import OnFatal, Writer
 
 BUSY_SECONDS = 30.0
 """How long another program's lock is waited for."""

@@ -27,27 +27,21 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from ...errors import (
     Conflict,
-    HomeInUse,
     ServiceUnavailable,
     SimyardError,
+    StaleWrite,
     StorageFull,
+    StoreTaken,
     StoreUnreadable,
 )
 from . import changes, schema, sqlite
 from .batch import Batch
-from .changes import StaleWrite
 from .sqlite import Trouble
 
 log = logging.getLogger(__name__)
 
 MAX_ROWS = 20_000
 """Rows after which a transaction takes no further batch: the first caller waits for all."""
-
-
-class StoreTaken(HomeInUse):
-    """Another Simyard service has taken over this store."""
-
-    code = "store_taken"
 
 
 OnFatal = Callable[[SimyardError], None]

@@ -305,6 +305,24 @@ def test_short_jobs_handed_over_ahead_obey_a_cancel_a_hold_and_a_limit(
     assert (job["state"], job["started_at"]) == ("cancelled", None)
 
 
+def test_no_short_job_waits_behind_one_that_proved_long(
+    service_at: Callable[..., LiveService], tmp_path: Path
+) -> None:
+    service = service_at(tmp_path, flags=["--max-cores", "2"])
+    for job_id in service.submit_many([TRUE] * 100):
+        service.wait_for_end(job_id)  # so that jobs like these are known to be short
+    gate = tmp_path / "gate"
+    ids = service.submit_many([TRUE] * 20 + [gated(gate)] + [TRUE] * 200)
+    long = ids.pop(20)
+
+    for job_id in ids:
+        assert service.wait_for_end(job_id)["state"] == "completed"
+
+    assert service.job(long)["state"] == "running"
+    gate.touch()
+    assert service.wait_for_end(long)["state"] == "completed"
+
+
 def test_cancelling_is_idempotent_and_a_finished_job_says_that_it_is_over(
     one_core: LiveService,
 ) -> None:

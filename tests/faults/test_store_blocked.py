@@ -17,9 +17,8 @@ from pathlib import Path
 import pytest
 from store_samples import make_job, open_store, submission
 
-from simyard.errors import HomeInUse, ServiceUnavailable, SimyardError
+from simyard.errors import HomeInUse, ServiceUnavailable, SimyardError, StoreTaken
 from simyard.service.store.batch import Batch
-from simyard.service.store.store import StoreTaken
 
 pytestmark = pytest.mark.faults
 

@@ -14,8 +14,8 @@ import pytest
 import pytest_asyncio
 from local_yard import Yard, alive
 
-from simyard.scheduler_adapters import processes
 from simyard.scheduler_adapters.contract import Cause, ReportKind
+from simyard.scheduler_adapters.launcher import processes
 
 pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="needs /proc")
 

@@ -64,3 +64,18 @@ def test_gpus_of_a_recovered_attempt_are_kept_while_anybody_names_them() -> None
     grants.clear("heir")
     grants.give("b", TWO)
     assert grants.ledger.gpu_ids("b") == (1,)
+
+
+def test_who_waits_behind_an_attempt_that_lasts_is_told() -> None:
+    now = 100.0
+    grants = Grants(clock=lambda: now)
+    grants.give("a", TWO)
+    (slot,) = grants
+    grants.inherit(slot, "b")
+    grants.inherit(slot, "c")
+    now = 100.3
+    assert grants.waiting(longer_than=0.4) == []
+    now = 100.4
+    assert grants.waiting(longer_than=0.4) == ["b", "c"]
+    grants.clear("a")
+    assert grants.waiting(longer_than=0.4) == [], "the next one has only just begun"

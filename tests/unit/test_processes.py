@@ -13,8 +13,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from simyard.scheduler_adapters import processes
-from simyard.scheduler_adapters.processes import Leader, Process, Trees
+from simyard.scheduler_adapters.launcher import processes
+from simyard.scheduler_adapters.launcher.processes import Process
+from simyard.scheduler_adapters.launcher.trees import Leader, Trees
 
 linux = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="needs /proc")
 

@@ -17,12 +17,12 @@ from sqlalchemy import Dialect, make_url
 from sqlalchemy.schema import CreateIndex, CreateTable
 from store_samples import OWNER, make_job, open_store, submission
 
-from simyard.errors import Conflict, InvalidInput, ServiceUnavailable, SimyardError
+from simyard.errors import Conflict, InvalidInput, ServiceUnavailable, SimyardError, StaleWrite
 from simyard.service.model import Event, Outcome, OutcomeReason
 from simyard.service.states import JobState
 from simyard.service.store import changes, schema, sqlite
 from simyard.service.store.batch import Batch, IdempotencyRecord
-from simyard.service.store.store import StaleWrite, Store
+from simyard.service.store.store import Store
 
 
 @pytest.fixture

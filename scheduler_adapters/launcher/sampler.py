@@ -3,7 +3,7 @@
 A process of its own, forked by the launcher and talking to it through a socket
 pair in JSON lines: ``watch`` and ``forget`` come in; ``peaks``, ``seen``,
 ``oom_kills`` and ``over`` (a limit was passed) go out. It signals nobody. It ends
-when the launcher does. Standard library only; loadable by path.
+when the launcher does.
 """
 
 from __future__ import annotations
@@ -14,14 +14,11 @@ import select
 import sys
 import time
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING or __package__:
-    from . import processes
-    from .processes import Leader, Process
-else:
-    import processes
-    from processes import Leader, Process
+from . import oom, processes
+from .processes import Process
+from .trees import Leader, Trees
 
 USAGE_AFTER = 2.0
 """Seconds of life after which a job gets a file of samples."""
@@ -104,7 +101,7 @@ class Sampler:
 
     def __init__(self, link: int, reaper: int | None) -> None:
         self._link = link
-        self._trees = processes.Trees(reaper)
+        self._trees = Trees(reaper)
         self._watched: dict[str, Watched] = {}
         self._oom_kills = -1
         self._next_tree = 0.0
@@ -180,7 +177,7 @@ class Sampler:
             message["peaks"] = peaks
         if seen:
             message["seen"] = seen
-        kills = processes.oom_kills()
+        kills = oom.kills()
         if kills != self._oom_kills:
             self._oom_kills = message["oom_kills"] = kills
         if message:

@@ -1,9 +1,8 @@
 """What the system says about processes: who lives, since when, below whom, marked how.
 
-Standard library only and loadable by path, because the launcher runs as one file
-under a bare interpreter. It must not know records, jobs or the protocol. The
-fields of ``/proc/PID/stat`` are those of proc_pid_stat(5); where there is no
-``/proc`` (macOS) the table comes from ``ps`` and tags cannot be read.
+It must not know records, jobs or the protocol. The fields of ``/proc/PID/stat`` are
+those of proc_pid_stat(5); where there is no ``/proc`` (macOS) the table comes from
+``ps`` and tags cannot be read.
 
 A process is named by its pid *and* its start time; together with the boot id
 that pair never comes back, a pid alone does.
@@ -17,7 +16,7 @@ import struct
 import subprocess
 import sys
 import time
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection
 from typing import NamedTuple
 
 try:
@@ -52,14 +51,6 @@ class Process(NamedTuple):
     def dead(self) -> bool:
         """True for a zombie: it does nothing any more and cannot be signalled."""
         return self.state in "ZX"
-
-
-class Leader(NamedTuple):
-    """The first process of a tree, which made a session of its own."""
-
-    pid: int
-    start: int
-    tag: str
 
 
 # --- one process ---------------------------------------------------------------
@@ -205,18 +196,6 @@ def age(start: int) -> float:
     return max(0.0, time.clock_gettime(time.CLOCK_BOOTTIME) - start / _TICKS)
 
 
-def oom_kills() -> int:
-    """Return how often the kernel's out-of-memory killer has acted since boot."""
-    try:
-        with open("/proc/vmstat", "rb") as file:
-            for line in file:
-                if line.startswith(b"oom_kill "):
-                    return int(line.split()[1])
-    except (OSError, ValueError, IndexError):
-        return 0
-    return 0
-
-
 # --- all processes --------------------------------------------------------------
 
 
@@ -256,95 +235,6 @@ def find_tagged(tags: Collection[str]) -> dict[str, list[Process]]:
             if tag is not None and tag in tags:
                 found.setdefault(tag, []).append(process)
     return found
-
-
-class Trees:
-    """Tells which process belongs to which tree, and remembers what it has seen.
-
-    With `reaper` (the pid of the subreaper above all trees) only orphans, its direct
-    children, need a look at their environment; without, or where a tree was
-    adopted from an earlier launcher, everybody's does.
-    """
-
-    def __init__(self, reaper: int | None) -> None:
-        self._reaper = reaper
-        self._tags: dict[tuple[int, int], str | None] = {}
-        self._seen: dict[tuple[int, int], str] = {}
-
-    def remember(self, tag: str, identities: Iterable[tuple[int, int]]) -> None:
-        """Take somebody else's word for it that these (pid, start) belong to `tag`."""
-        for identity in identities:
-            self._seen[identity] = tag
-
-    def forget(self, tag: str) -> None:
-        """Drop what was remembered of a tree that is gone."""
-        for identity in [key for key, value in self._seen.items() if value == tag]:
-            del self._seen[identity]
-
-    def sort(
-        self,
-        processes: Mapping[int, Process],
-        leaders: Collection[Leader],
-        *,
-        everyone: bool = False,
-    ) -> dict[str, list[Process]]:
-        """Return the living processes of each tree; a dead leader still names its session."""
-        by_pid = {leader.pid: leader for leader in leaders}
-        tags = {leader.tag for leader in leaders}
-        oldest = min((leader.start for leader in leaders), default=0)
-        owners: dict[int, str | None] = {0: None, 1: None, os.getpid(): None}
-        if self._reaper is not None:
-            owners[self._reaper] = None
-        look_everywhere = everyone or self._reaper is None
-
-        def direct(process: Process) -> str | None:
-            leader = by_pid.get(process.pid)
-            if leader is not None and leader.start == process.start:
-                return leader.tag
-            if process.start < oldest:
-                return None
-            for group in (process.session, process.pgrp):
-                leader = by_pid.get(group)
-                if leader is not None and process.start >= leader.start:
-                    # A foreign process may have got the dead leader's number and made a
-                    # session or group with it.
-                    holder = processes.get(group)
-                    if holder is None or holder.start == leader.start:
-                        return leader.tag
-            seen = self._seen.get((process.pid, process.start))
-            if seen in tags:
-                return seen
-            if look_everywhere or process.ppid == self._reaper:
-                identity = (process.pid, process.start)
-                if identity not in self._tags:
-                    self._tags[identity] = read_tag(process.pid)
-                tag = self._tags[identity]
-                if tag in tags:
-                    return tag
-            return None
-
-        found: dict[str, list[Process]] = {}
-        for process in processes.values():
-            chain: list[int] = []
-            current: Process | None = process
-            owner: str | None = None
-            while current is not None and current.pid not in owners:
-                owner = direct(current)
-                if owner is not None:
-                    owners[current.pid] = owner
-                    break
-                chain.append(current.pid)
-                owners[current.pid] = None  # stops at a loop, which a torn table may show
-                current = processes.get(current.ppid)
-            else:
-                owner = owners.get(current.pid) if current is not None else None
-            for pid in chain:
-                owners[pid] = owner
-            if owner is not None and not process.dead:
-                found.setdefault(owner, []).append(process)
-        for key in [key for key in self._tags if key[0] not in processes]:
-            del self._tags[key]
-        return found
 
 
 # --- without /proc -----------------------------------------------------------------
