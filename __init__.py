@@ -23,6 +23,7 @@ __all__ = [
     "InvalidInput",
     "JobFailed",
     "JobHandle",
+    "JobList",
     "JobManager",
     "JobManagerHandler",
     "JobSpec",
@@ -41,16 +42,19 @@ __all__ = [
     "UsageError",
     "WaitTimeout",
     "__version__",
+    "to_frame",
 ]
 
 _ELSEWHERE = {
     "AsyncJobHandle": "handler.job_handle",
     "JobHandle": "handler.job_handle",
+    "JobList": "handler.job_list",
     "JobManager": "handler.job_manager",
     "JobManagerHandler": "handler.job_manager_handler",
     "JobSpec": "service.model",
     "JobState": "service.states",
     "OutcomeReason": "service.model",
+    "to_frame": "handler.job_list",
 }
 """Where a public name lives; every other one is an error."""
 
@@ -78,6 +82,7 @@ if TYPE_CHECKING:
         WaitTimeout,
     )
     from .handler.job_handle import AsyncJobHandle, JobHandle
+    from .handler.job_list import JobList, to_frame
     from .handler.job_manager import JobManager
     from .handler.job_manager_handler import JobManagerHandler
     from .service.model import JobSpec, OutcomeReason

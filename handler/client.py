@@ -372,6 +372,12 @@ class Client:
         """Forget a finished job and its folder."""
         await self.request("DELETE", _job(job_id))
 
+    async def prune(self, rules: Mapping[str, Any]) -> Json:
+        """Forget finished jobs; return `{jobs, ids, bytes, leftovers, dry_run}`."""
+        return _object(
+            await self.request("POST", "/api/prune", body=dict(rules), safe=True, timeout=3600)
+        )
+
     async def limits(self) -> Json:
         """Return the limits in force."""
         return _object((await self.resources())["limits"])

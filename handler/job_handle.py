@@ -138,7 +138,7 @@ class AsyncJobHandle:
             return None
         outcome = dict(self._last.get("outcome") or {})
         tail = "" if self._last.get("started_at") is None else await self._tail("stderr")
-        what = f"job {self.id} ({self.name}) {_ended(state)}: {_reason(outcome)}"
+        what = f"job {self.id} ({self.name}) {_ended(state)}: {why_ended(outcome)}"
         shown = f"{what}\n--- the end of its stderr ---\n{tail}" if tail else what
         return JobFailed(shown, job=self.id, state=state, outcome=outcome, stderr=tail)
 
@@ -273,6 +273,14 @@ class AsyncJobHandle:
         """Return the job's history, oldest first."""
         client = await self._source.client()
         return list((await client.detail(self.id, "events"))["items"])
+
+    async def explain(self) -> Json:
+        """Return why the job is where it is: what it lacks, who holds that, and what would help.
+
+        `{reason, position, ahead, lacks, reserved_by, has_reserved, free_by, advice, …}`
+        """
+        client = await self._source.client()
+        return await client.detail(self.id, "explanation")
 
     async def delete(self) -> None:
         """Forget a finished job: its record and its folder."""
@@ -421,6 +429,13 @@ class JobHandle:
         """Return the job's history, oldest first."""
         return self._portal.call(self._async.events)
 
+    def explain(self) -> Json:
+        """Return why the job is where it is: what it lacks, who holds that, and what would help.
+
+        `{reason, position, ahead, lacks, reserved_by, has_reserved, free_by, advice, …}`
+        """
+        return self._portal.call(self._async.explain)
+
     def delete(self) -> None:
         """Forget a finished job: its record and its folder."""
         self._portal.call(self._async.delete)
@@ -482,7 +497,7 @@ def as_html(job: Mapping[str, Any]) -> str:
         "job": f"{job.get('id')} · {job.get('name', '')}",
         "state": job.get("state", "unknown"),
         "waits": job.get("pending_reason"),
-        "ended": _reason(outcome) if outcome else None,
+        "ended": why_ended(outcome) if outcome else None,
         "ran": f"{usage['wall_seconds']:.1f} s" if usage.get("wall_seconds") else None,
         "folder": job.get("workdir"),
     }
@@ -495,7 +510,8 @@ def as_html(job: Mapping[str, Any]) -> str:
     return f"<table>{body}</table>"
 
 
-def _reason(outcome: Mapping[str, Any]) -> str:
+def why_ended(outcome: Mapping[str, Any]) -> str:
+    """Say in words why a job ended as it did."""
     if outcome.get("message"):
         return str(outcome["message"])
     if outcome.get("reason") == "exit_code":

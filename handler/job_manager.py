@@ -24,7 +24,9 @@ from . import capture, discovery, farewell, handover, upload
 from .client import Client, Json, in_thread
 from .endpoint import Endpoint, home_path
 from .job_handle import TERMINAL, AsyncJobHandle, ends
+from .job_list import JobList
 from .spec_fields import PathLike, SpecFields, Work, as_spec
+from .waiting_bar import WaitingBar, waiting_bar
 
 if TYPE_CHECKING:
     from ..service.server import HostedService
@@ -34,6 +36,8 @@ Jobs = str | int | AsyncJobHandle
 HOST = "127.0.0.1"
 PORT = 8080
 OTHER_STARTS_SECONDS = 20.0
+ASK_SECONDS = 0.5
+"""Between two questions about all jobs, for the sake of a bar alone."""
 _ACTIVE = ("queued", "submitting", "scheduled", "running")
 
 
@@ -268,14 +272,14 @@ class JobManager:
 
     async def submit_batch(
         self, specs: Iterable[Work], *, export: str | None = None
-    ) -> list[AsyncJobHandle]:
+    ) -> JobList[AsyncJobHandle]:
         """Submit many jobs in one transaction, all or none; return their handles in order."""
         plain = [as_spec(spec) for spec in specs]
         if not plain:
-            return []
+            return JobList()
         client = await self.client()
         whole = [await self._completed(client, spec, export) for spec in plain]
-        return [AsyncJobHandle(self, job) for job in await client.submit_batch(whole)]
+        return JobList(AsyncJobHandle(self, job) for job in await client.submit_batch(whole))
 
     async def _completed(self, client: Client, spec: Json, export: str | None) -> Json:
         if client.endpoint.on_this_host:
@@ -302,17 +306,17 @@ class JobManager:
         group: str | None = None,
         q: str | None = None,
         limit: int | None = 100,
-    ) -> list[AsyncJobHandle]:
+    ) -> JobList[AsyncJobHandle]:
         """Return handles of jobs, newest first: all that fit, at most `limit` (None: no bound)."""
         client = await self.client()
         states = state if state is None or isinstance(state, str) else ",".join(state)
         query = {"state": states, "name": name, "project": project, "group": group, "q": q}
-        found: list[AsyncJobHandle] = []
+        found: JobList[AsyncJobHandle] = JobList()
         cursor: str | None = None
         while limit is None or len(found) < limit:
             size = 500 if limit is None else min(limit - len(found), 500)
             page = await client.jobs(**query, limit=size, cursor=cursor)
-            found += [AsyncJobHandle(self, job) for job in page["items"]]
+            found.extend(AsyncJobHandle(self, job) for job in page["items"])
             cursor = page.get("next_cursor")
             if cursor is None:
                 break
@@ -343,43 +347,58 @@ class JobManager:
         """
         return await AsyncJobHandle(self, {"id": id_of(job_id)}).wait(timeout)
 
-    async def wait_until_all_done(self, timeout: float | None = None) -> None:
+    async def wait_until_all_done(
+        self, timeout: float | None = None, *, progress: bool | WaitingBar = False
+    ) -> None:
         """Wait until no job of the home is queued, started or running; held ones are not waited for.
 
-        Raises `WaitTimeout` after `timeout` seconds.
+        With `progress` a bar is shown on a terminal and in a notebook. Raises `WaitTimeout`
+        after `timeout` seconds.
         """
         client = await self.client()
         try:
-            await asyncio.wait_for(_until_idle(client), timeout)
+            with waiting_bar(progress) as bar:
+                await asyncio.wait_for(_until_idle(client, bar), timeout)
         except asyncio.TimeoutError:
             left = await self._left()
             raise WaitTimeout(f"{left} after {timeout:g} s; nothing was stopped") from None
 
     async def as_completed(
-        self, jobs: Iterable[Jobs], timeout: float | None = None
+        self,
+        jobs: Iterable[Jobs],
+        timeout: float | None = None,
+        *,
+        progress: bool | WaitingBar = False,
     ) -> AsyncGenerator[AsyncJobHandle, None]:
-        """Yield each of `jobs` as it ends, in whatever way; `WaitTimeout` after `timeout` seconds."""
+        """Yield each of `jobs` as it ends, in whatever way; `WaitTimeout` after `timeout` seconds.
+
+        With `progress` a bar is shown on a terminal and in a notebook.
+        """
         wanted = list(jobs)
         handles = {id_of(job): job for job in wanted}
         deadline = None if timeout is None else time.monotonic() + timeout
         news = ends(await self.client(), list(handles))
         try:
-            left = len(handles)
-            while left:
-                patience = None if deadline is None else max(0.0, deadline - time.monotonic())
-                try:
-                    job = await asyncio.wait_for(news.__anext__(), patience)
-                except asyncio.TimeoutError:
-                    raise WaitTimeout(
-                        f"{left} of {len(handles)} jobs are not over after {timeout:g} s; they go on"
-                    ) from None
-                left -= 1
-                given = handles[job["id"]]
-                yield (
-                    given._told(job)
-                    if isinstance(given, AsyncJobHandle)
-                    else AsyncJobHandle(self, job)
-                )
+            with waiting_bar(progress) as bar:
+                left = len(handles)
+                bar.left(left)
+                while left:
+                    patience = None if deadline is None else max(0.0, deadline - time.monotonic())
+                    try:
+                        job = await asyncio.wait_for(news.__anext__(), patience)
+                    except asyncio.TimeoutError:
+                        raise WaitTimeout(
+                            f"{left} of {len(handles)} jobs are not over after {timeout:g} s; they go on"
+                        ) from None
+                    left -= 1
+                    bar.ended(str(job["state"]))
+                    bar.left(left)
+                    given = handles[job["id"]]
+                    yield (
+                        given._told(job)
+                        if isinstance(given, AsyncJobHandle)
+                        else AsyncJobHandle(self, job)
+                    )
         finally:
             await news.aclose()
 
@@ -400,6 +419,23 @@ class JobManager:
     async def retry(self, job_id: Jobs) -> AsyncJobHandle:
         """Submit a finished job again; return the handle of the new job."""
         return AsyncJobHandle(self, await (await self.client()).control("retry", id_of(job_id)))
+
+    async def prune(
+        self,
+        *,
+        older_than: float | str | None = None,
+        keep: int | None = None,
+        max_size: int | str | None = None,
+        dry_run: bool = False,
+    ) -> Json:
+        """Forget finished jobs that ended longer ago, beyond the last `keep`, or beyond a size.
+
+        One that is not over never goes. `older_than` is seconds or "30d", `max_size` bytes or
+        "20 GiB". Returns `{jobs, ids, bytes, leftovers, dry_run}`.
+        """
+        rules = {"older_than": older_than, "keep": keep, "max_size": max_size}
+        given = {name: value for name, value in rules.items() if value is not None}
+        return await (await self.client()).prune({**given, "dry_run": dry_run})
 
     async def set_priority(self, job_id: Jobs, priority: int) -> None:
         """Change when a job that has not started gets its turn; higher is earlier."""
@@ -437,9 +473,13 @@ async def _opened(client: Client) -> Client:
     return client
 
 
-async def _until_idle(client: Client) -> None:
-    """Return when no job is active; the counts are asked for only when they can be zero."""
+async def _until_idle(client: Client, bar: WaitingBar) -> None:
+    """Return when no job is active; the counts are asked for only when they can be zero.
+
+    With a bar that is seen, they are asked for now and then too: more may be submitted.
+    """
     active = 0
+    asked = time.monotonic()
     stream = client.events()
     try:
         async for event in stream:
@@ -448,11 +488,15 @@ async def _until_idle(client: Client) -> None:
                 active = 0
             elif state in TERMINAL or state == "held":
                 active -= 1
-            else:
+                if state in TERMINAL:
+                    bar.ended(str(state))
+            elif not bar.is_drawn:
                 continue
-            if active <= 0:
+            if active <= 0 or (bar.is_drawn and time.monotonic() - asked > ASK_SECONDS):
                 states = (await client.resources(start=False))["states"]
+                asked = time.monotonic()
                 active = sum(states.get(name, 0) for name in _ACTIVE)
+                bar.left(active, running=states.get("running", 0))
                 if active == 0:
                     return
     finally:

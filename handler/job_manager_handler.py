@@ -15,9 +15,11 @@ from typing_extensions import ParamSpec, Self, Unpack
 from . import farewell
 from .client import Json
 from .job_handle import AsyncJobHandle, JobHandle
+from .job_list import JobList
 from .job_manager import HOST, PORT, JobManager, OnClose, id_of
 from .loop_thread import LoopThread
 from .spec_fields import PathLike, SpecFields, Work
+from .waiting_bar import WaitingBar, waiting_bar
 
 Jobs = str | int | JobHandle
 P = ParamSpec("P")
@@ -134,10 +136,12 @@ class JobManagerHandler:
             )
         )
 
-    def submit_batch(self, specs: Iterable[Work], *, export: str | None = None) -> list[JobHandle]:
+    def submit_batch(
+        self, specs: Iterable[Work], *, export: str | None = None
+    ) -> JobList[JobHandle]:
         """Submit many jobs in one transaction, all or none; return their handles in order."""
         found = self._call(self._manager.submit_batch, list(specs), export=export)
-        return [self._held(handle) for handle in found]
+        return JobList(self._held(handle) for handle in found)
 
     def get(self, job_id: Jobs) -> JobHandle:
         """Return the handle of a job; raises `NotFound`."""
@@ -152,7 +156,7 @@ class JobManagerHandler:
         group: str | None = None,
         q: str | None = None,
         limit: int | None = 100,
-    ) -> list[JobHandle]:
+    ) -> JobList[JobHandle]:
         """Return handles of jobs, newest first: all that fit, at most `limit` (None: no bound)."""
         found = self._call(
             self._manager.jobs,
@@ -163,7 +167,7 @@ class JobManagerHandler:
             q=q,
             limit=limit,
         )
-        return [self._held(handle) for handle in found]
+        return JobList(self._held(handle) for handle in found)
 
     def resources(self) -> Json:
         """Return what this host has, the limits, what is in use, and jobs by state."""
@@ -188,21 +192,36 @@ class JobManagerHandler:
         """
         return self._call(self._manager.wait_until_done, id_of(job_id), timeout)
 
-    def wait_until_all_done(self, timeout: float | None = None) -> None:
+    def wait_until_all_done(
+        self, timeout: float | None = None, *, progress: bool | WaitingBar = False
+    ) -> None:
         """Wait until no job of the home is queued, started or running; held ones are not waited for.
 
-        Raises `WaitTimeout` after `timeout` seconds.
+        With `progress` a bar is shown on a terminal and in a notebook. Raises `WaitTimeout`
+        after `timeout` seconds.
         """
-        self._call(self._manager.wait_until_all_done, timeout)
+        # Made here, where the cell of a notebook runs, and not in the loop's thread.
+        with waiting_bar(progress) as bar:
+            self._call(self._manager.wait_until_all_done, timeout, progress=bar)
 
     def as_completed(
-        self, jobs: Iterable[Jobs], timeout: float | None = None
+        self,
+        jobs: Iterable[Jobs],
+        timeout: float | None = None,
+        *,
+        progress: bool | WaitingBar = False,
     ) -> Iterator[JobHandle]:
-        """Yield each of `jobs` as it ends, in whatever way; `WaitTimeout` after `timeout` seconds."""
+        """Yield each of `jobs` as it ends, in whatever way; `WaitTimeout` after `timeout` seconds.
+
+        With `progress` a bar is shown on a terminal and in a notebook.
+        """
         given = [job._async if isinstance(job, JobHandle) else job for job in jobs]
         self._call(self._manager.start_service)
-        for handle in self._portal.iterate(lambda: self._manager.as_completed(given, timeout)):
-            yield self._held(handle)
+        with waiting_bar(progress) as bar:
+            for handle in self._portal.iterate(
+                lambda: self._manager.as_completed(given, timeout, progress=bar)
+            ):
+                yield self._held(handle)
 
     def cancel(self, job_id: Jobs) -> str:
         """Ask for the end of a job, all its processes; return its state now."""
@@ -219,6 +238,27 @@ class JobManagerHandler:
     def retry(self, job_id: Jobs) -> JobHandle:
         """Submit a finished job again; return the handle of the new job."""
         return self._held(self._call(self._manager.retry, id_of(job_id)))
+
+    def prune(
+        self,
+        *,
+        older_than: float | str | None = None,
+        keep: int | None = None,
+        max_size: int | str | None = None,
+        dry_run: bool = False,
+    ) -> Json:
+        """Forget finished jobs that ended longer ago, beyond the last `keep`, or beyond a size.
+
+        One that is not over never goes. `older_than` is seconds or "30d", `max_size` bytes or
+        "20 GiB". Returns `{jobs, ids, bytes, leftovers, dry_run}`.
+        """
+        return self._call(
+            self._manager.prune,
+            older_than=older_than,
+            keep=keep,
+            max_size=max_size,
+            dry_run=dry_run,
+        )
 
     def set_priority(self, job_id: Jobs, priority: int) -> None:
         """Change when a job that has not started gets its turn; higher is earlier."""

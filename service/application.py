@@ -27,7 +27,7 @@ from .keys import (
 )
 from .metrics import Metrics
 from .middlewares import MIDDLEWARES, MOST_BYTES, harden
-from .rest import control, files, jobs, logs, meta, pages, session, uploads, yard
+from .rest import control, files, jobs, logs, meta, pages, prune, session, uploads, yard
 from .routes import Routes
 from .security import Addresses, Credentials
 from .views import encode
@@ -48,7 +48,7 @@ def build_application(
     """
     application = web.Application(middlewares=MIDDLEWARES, client_max_size=MOST_BYTES)
     routes = Routes(application.router)
-    for part in (jobs, control, logs, files, uploads, yard, session, meta, websocket):
+    for part in (jobs, control, logs, files, uploads, prune, yard, session, meta, websocket):
         part.register(routes)
     pages.register(routes)
     routes.verify()

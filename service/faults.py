@@ -20,6 +20,7 @@ POINTS = frozenset(
         "report.committed",
         "cancel.committed",
         "cancel.sent",
+        "delete.committed",
         "shutdown.begun",
     }
 )

@@ -45,6 +45,10 @@ class Grants:
     def __iter__(self) -> Iterator[Slot]:
         return iter(list(self._slots.values()))
 
+    def __contains__(self, tag: object) -> bool:
+        """True while attempt `tag` holds something: a tree that is not empty yet counts."""
+        return tag in self._by_tag
+
     def give(
         self, tag: str, request: ResourceRequest, *, gpu_ids: tuple[int, ...] | None = None
     ) -> None:

@@ -109,6 +109,11 @@ class Home:
         thousands = _numbers_in(self.jobs)
         return max(_numbers_in(self.jobs / str(max(thousands))), default=0) if thousands else 0
 
+    def job_folders(self) -> list[int]:
+        """Return the ids of all jobs that have a folder here."""
+        thousands = _numbers_in(self.jobs)
+        return [job_id for part in thousands for job_id in _numbers_in(self.jobs / str(part))]
+
     def write_endpoint(self, endpoint: Mapping[str, Any]) -> None:
         """Publish how to reach the service; readable by its owner alone from the first byte."""
         write_private(self.endpoint, json.dumps(dict(endpoint)).encode())

@@ -116,7 +116,7 @@ class Intake:
         """Take up jobs that are durable now; what they depend on may have ended meanwhile."""
         commits = []
         for job, spec in zip(jobs, specs, strict=True):
-            waits_for, broken = await self._dependencies(spec)
+            waits_for, broken = await self._dependencies(spec, accepted=True)
             entry = self._yard.admit(job, spec, waits_for)
             if broken is not None:
                 commits.append(self._fall(entry, broken))
@@ -163,7 +163,12 @@ class Intake:
                 "this Idempotency-Key was used before for another request; use a new key"
             )
         by_id = {job.id: job for job in await self._yard.store.get_many(earlier.job_ids)}
-        return [by_id[job_id] for job_id in earlier.job_ids if job_id in by_id]
+        if len(by_id) < len(set(earlier.job_ids)):
+            raise Conflict(
+                "this Idempotency-Key was used before, for jobs that have been deleted since; "
+                "use a new key to submit them again"
+            )
+        return [by_id[job_id] for job_id in earlier.job_ids]
 
     def check_possible(self, spec: JobSpec, position: int | None = None) -> None:
         """Raise where `spec` could never run here, saying why."""
@@ -184,14 +189,24 @@ class Intake:
         if reason is not None:
             raise ImpossibleRequest(where + reason)
 
-    async def _dependencies(self, spec: JobSpec) -> tuple[dict[int, str], Outcome | None]:
-        """Return which jobs `spec` has to wait for, or why it can never start."""
+    async def _dependencies(
+        self, spec: JobSpec, *, accepted: bool = False
+    ) -> tuple[dict[int, str], Outcome | None]:
+        """Return which jobs `spec` has to wait for, or why it can never start.
+
+        Of a job that was `accepted` before, one that is gone by now (deleted, pruned) had
+        met its condition: had it not, this job would have failed together with its end.
+        """
         entries = self._yard.entries
         over: dict[int, Job] = {}
+        gone: set[int] = set()
         for dependency in spec.depends_on:
             other = parse_id(dependency.job)
             if other not in entries:
                 job = await self._yard.store.get(other)
+                if job is None and accepted:
+                    gone.add(other)
+                    continue
                 if job is None:
                     raise InvalidInput(f"it depends on job {other}, which does not exist")
                 over[other] = job
@@ -200,8 +215,11 @@ class Intake:
         for dependency in spec.depends_on:
             other = parse_id(dependency.job)
             job = entries[other].job if other in entries else over.get(other)
+            if other in gone:
+                continue
             if job is None:
-                return await self._dependencies(spec)
+                # It has just ended: the store knows how.
+                return await self._dependencies(spec, accepted=accepted)
             if not job.state.terminal:
                 waits_for[other] = dependency.condition
             elif not satisfied(dependency.condition, job.state):
@@ -212,7 +230,9 @@ class Intake:
         """Ask again, after a restart, what the jobs that waited for others still wait for."""
         for entry in self._yard.live(JobState.HELD, JobState.QUEUED):
             if entry.waits_for:
-                waits_for, broken = await self._dependencies(await self._yard.spec_of(entry.id))
+                waits_for, broken = await self._dependencies(
+                    await self._yard.spec_of(entry.id), accepted=True
+                )
                 if entry.job.state.terminal:
                     continue
                 if broken is not None:

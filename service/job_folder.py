@@ -246,6 +246,22 @@ class JobFolder:
             samples.append(sample)
         return _thinned(samples, most)
 
+    def size(self) -> int:
+        """Return the bytes that the folder occupies on the disk; no link is followed.
+
+        A working directory that the spec named is not in it, and is not counted.
+        """
+        total = 0
+        for folder, _, names in os.walk(self.path):
+            for name in names:
+                try:
+                    facts = os.lstat(os.path.join(folder, name))
+                except OSError:
+                    continue
+                # A log with holes is smaller than it is long (Windows has no blocks).
+                total += min(getattr(facts, "st_blocks", facts.st_size) * 512, facts.st_size)
+        return total
+
     def remove(self) -> None:
         """Delete the folder with all that is in it. Idempotent.
 

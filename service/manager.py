@@ -26,12 +26,15 @@ from .faults import faultpoint
 from .follower import CURSOR, Follower
 from .home import Home
 from .host import HostMonitor
+from .inquiry import ExplanationView, explanation_view
 from .intake import Intake
 from .job_folder import JobFolder
 from .model import Bytes, Event, Job, JobSpec, Outcome, OutcomeReason, Seconds
 from .pending import Waiting, why
+from .pruning import Pruned, Pruner
 from .quantities import format_duration
 from .resources import HostFacts, Limits
+from .retention import Retention
 from .scheduling import Policy
 from .settings import Settings
 from .states import JobState
@@ -105,6 +108,7 @@ class Manager:
             policy,
         )
         self._follower = Follower(self._yard, adapter, self._dispatcher, self.job_folder)
+        self._pruner = Pruner(self._yard, home)
         self._intake = Intake(
             self._yard,
             lambda: self.limits,
@@ -265,6 +269,13 @@ class Manager:
             self._yard.grants.ledger,
             self.limits,
             self._facts(),
+        )
+
+    async def explain(self, job_id: int) -> ExplanationView:
+        """Say why a job is where it is, and what would change that; raises `NotFound`."""
+        job = await self.get(job_id)
+        return explanation_view(
+            self._yard, job, self.pending_reason(job), self.limits, self._facts()
         )
 
     def _named(self, waits_for: Mapping[int, str]) -> str:
@@ -453,12 +464,11 @@ class Manager:
         job = await self.get(job_id)
         if not job.state.terminal:
             raise Conflict(f"job {job_id} is {job.state.value}; cancel it before deleting it")
-        batch = Batch()
-        batch.deletes.append(job_id)
-        self._yard.note(batch, "job.deleted", job_id, {"name": job.name})
-        self._yard.counts[job.state] -= 1
-        await self._yard.commit(batch)
-        await asyncio.to_thread(self.job_folder(job_id).remove)
+        await self._pruner.forget([job])
+
+    async def prune(self, rules: Retention, wanted: JobFilter, *, dry_run: bool) -> Pruned:
+        """Forget finished jobs by the rules of retention; see `Pruner.prune`."""
+        return await self._pruner.prune(rules, wanted, dry_run=dry_run)
 
     async def set_limits(self, changes: Mapping[str, Any]) -> Limits:
         """Put changed limits in force and keep them; returns all that are in force now.

@@ -14,6 +14,7 @@ from typing_extensions import TypedDict
 
 from ...errors import InvalidInput
 from .. import job_file
+from ..inquiry import ExplanationView
 from ..keys import DESK, WAITERS, Desk
 from ..manager import JobChanges
 from ..model import Job, JobSpec
@@ -260,6 +261,11 @@ async def show(request: web.Request) -> web.Response:
     return answer(view_of(desk, job, position=True))
 
 
+async def explain(request: web.Request) -> web.Response:
+    """Say why a job is where it is, and what would change that."""
+    return answer(await request.app[DESK].explain(job_id_of(request)))
+
+
 async def change(request: web.Request) -> web.Response:
     """Change a job that has not started."""
     job_id = job_id_of(request)
@@ -359,6 +365,16 @@ def register(routes: Routes) -> None:
         summary="Forget a job that is over, with its files",
         status=204,
         errors=(404, 409),
+    )
+    routes.add(
+        "GET",
+        "/api/jobs/{id}/explanation",
+        explain,
+        scope=Scope.READ,
+        tag=tag,
+        summary="Why a job waits, and what would free it",
+        answer=ExplanationView,
+        errors=(404,),
     )
     routes.add(
         "GET",

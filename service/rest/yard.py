@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from typing_extensions import TypedDict
 
 from ...errors import NotFound
+from ..configuration import SettingView, settings_view
 from ..keys import DESK
 from ..resources import Limits
 from ..routes import Routes
@@ -62,6 +63,12 @@ class PartitionList(TypedDict):
     items: list[dict[str, Any]]
 
 
+class SettingList(TypedDict):
+    """The settings of the service."""
+
+    items: list[SettingView]
+
+
 async def queue(request: web.Request) -> web.Response:
     """Show the jobs that wait, in order."""
     query = query_of(request, QueueQuery)
@@ -95,6 +102,11 @@ async def set_limits(request: web.Request) -> web.Response:
     """Change limits; those that are not named stay."""
     changes = parse_object(await body_of(request))
     return answer((await request.app[DESK].set_limits(changes)).to_wire())
+
+
+async def settings(request: web.Request) -> web.Response:
+    """Show the settings in force, and where each came from."""
+    return answer({"items": settings_view(request.app[DESK].settings)})
 
 
 async def schedulers(request: web.Request) -> web.Response:
@@ -151,6 +163,15 @@ def register(routes: Routes) -> None:
         summary="Change limits; those not named stay, null takes one away",
         body=Limits,
         answer=Limits,
+    )
+    routes.add(
+        "GET",
+        "/api/settings",
+        settings,
+        scope=Scope.READ,
+        tag=tag,
+        summary="The settings in force, and where each came from",
+        answer=SettingList,
     )
     routes.add(
         "GET",

@@ -41,6 +41,8 @@ class Batch:
     """Drop events with a smaller number; the newest event always stays."""
     forget_keys_before: float = 0.0
     """Drop idempotency records that are older."""
+    forget_environments: bool = False
+    """Drop captured environments that no job refers to any more."""
     durable: bool = False
     """Survive a power cut, not only the death of a process."""
 
@@ -64,6 +66,7 @@ class Batch:
         self.meta.update(other.meta)
         self.forget_events_before = max(self.forget_events_before, other.forget_events_before)
         self.forget_keys_before = max(self.forget_keys_before, other.forget_keys_before)
+        self.forget_environments = self.forget_environments or other.forget_environments
         self.durable = self.durable or other.durable
 
     @property
@@ -84,4 +87,9 @@ class Batch:
         )
 
     def __bool__(self) -> bool:
-        return bool(len(self) or self.forget_events_before or self.forget_keys_before)
+        return bool(
+            len(self)
+            or self.forget_events_before
+            or self.forget_keys_before
+            or self.forget_environments
+        )

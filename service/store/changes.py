@@ -122,6 +122,13 @@ def apply(connection: Connection, changes: Batch) -> None:
     if changes.forget_keys_before:
         created = schema.idempotency.c.created_at
         connection.execute(delete(schema.idempotency).where(created < changes.forget_keys_before))
+    if changes.forget_environments:
+        # One pass over the jobs, which have no index for this.
+        environment = schema.jobs.c.environment
+        used = select(environment).where(environment.is_not(None))
+        connection.execute(
+            delete(schema.environments).where(schema.environments.c.hash.not_in(used))
+        )
 
 
 def _condensed(changes: Batch) -> tuple[list[Job], list[tuple[int, Job]]]:

@@ -19,7 +19,7 @@ from sqlalchemy import ColumnElement, Connection, Engine, and_, func, or_, selec
 
 from ...errors import InvalidInput, ServiceUnavailable
 from ..model import Event, Job
-from ..states import ACTIVE, JobState
+from ..states import ACTIVE, TERMINAL, JobState
 from . import rows, schema
 from .backend import Backend
 from .batch import IdempotencyRecord
@@ -125,6 +125,29 @@ def select_ids(connection: Connection, search: Search, limit: int) -> list[int]:
     """Return ids by ascending id."""
     statement = select(schema.jobs.c.id).where(*_conditions(search)).order_by(schema.jobs.c.id)
     return list(connection.execute(statement.limit(limit)).scalars())
+
+
+def finished(connection: Connection, search: Search) -> list[tuple[int, float, str | None]]:
+    """Return id, end and tag of all jobs that match and are over, newest end first."""
+    columns = schema.jobs.c
+    over = columns.state.in_([state.value for state in TERMINAL])
+    ended = func.coalesce(columns.finished_at, columns.created_at)
+    statement = (
+        select(columns.id, ended, columns.tag)
+        .where(over, *_conditions(search))
+        .order_by(ended.desc(), columns.id.desc())
+    )
+    return [(row[0], row[1], row[2]) for row in connection.execute(statement)]
+
+
+def known(connection: Connection, ids: Iterable[int]) -> set[int]:
+    """Return which of `ids` are ids of jobs."""
+    wanted = list(ids)
+    found: set[int] = set()
+    for start in range(0, len(wanted), LOOKUP):
+        part = schema.jobs.c.id.in_(wanted[start : start + LOOKUP])
+        found.update(connection.execute(select(schema.jobs.c.id).where(part)).scalars())
+    return found
 
 
 def environment(connection: Connection, key: str) -> dict[str, str] | None:

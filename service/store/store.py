@@ -216,6 +216,16 @@ class Store:
         search = read(wanted)
         return await self._ask(lambda connection: reader.select_ids(connection, search, limit))
 
+    async def finished(self, wanted: JobFilter) -> list[tuple[int, float, str | None]]:
+        """Return id, end and tag of all jobs that match and are over, newest end first."""
+        search = read(wanted)
+        return await self._ask(lambda connection: reader.finished(connection, search))
+
+    async def known(self, ids: Iterable[int]) -> set[int]:
+        """Return which of `ids` are ids of jobs."""
+        wanted = [job_id for job_id in ids if 0 <= job_id < 1 << 63]
+        return await self._ask(lambda connection: reader.known(connection, wanted))
+
     async def environment(self, key: str) -> dict[str, str] | None:
         """Return the captured environment of that hash."""
         return await self._ask(lambda connection: reader.environment(connection, key))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import io
 import json
 import os
 import signal
@@ -96,6 +97,47 @@ def serving_pid(home: Path) -> int:
 
 def threads() -> set[str]:
     return {thread.name for thread in threading.enumerate()}
+
+
+def test_a_wait_for_many_shows_on_a_terminal_how_far_it_is(
+    handler: JobManagerHandler, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Screen(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    monkeypatch.setattr(sys, "stderr", screen := Screen())
+    jobs = handler.submit_batch([["true"], ["true"], ["false"]])
+    assert len(list(handler.as_completed(jobs, PATIENCE, progress=True))) == 3
+    assert "3 of 3 over · 1 failed" in screen.getvalue().splitlines()[-1]
+
+    monkeypatch.setattr(sys, "stderr", screen := Screen())
+    handler.submit_batch([["sleep", "0.7"], ["sleep", "0.7"]])
+    handler.wait_until_all_done(PATIENCE, progress=True)
+    assert "2 of 2 over" in screen.getvalue()
+    assert screen.getvalue().count("\n") == 1
+
+
+def test_a_list_of_jobs_is_a_table_and_a_frame_and_a_job_explains_itself(
+    handler: JobManagerHandler,
+) -> None:
+    pytest.importorskip("pandas")
+    over = handler.submit(["true"], tags={"mesh": "fine"}, wait=True)
+    held = handler.submit(["true"], hold=True)
+    jobs = handler.jobs()
+    assert "1 completed" in jobs._repr_html_()
+    frame = jobs.to_frame()
+    assert list(frame.index) == [held.id, over.id]
+    assert frame.loc[over.id, "tag.mesh"] == "fine"
+    assert frame.loc[over.id, "finished_at"] >= frame.loc[over.id, "started_at"]
+    assert "release" in held.explain()["advice"][0]
+
+    assert handler.prune(keep=0, dry_run=True)["ids"] == [over.id]
+    assert handler.prune(older_than="30d")["jobs"] == 0
+    assert handler.prune(keep=0)["ids"] == [over.id]
+    assert [job.id for job in handler.jobs()] == [held.id]
+    with pytest.raises(InvalidInput, match="keep"):
+        handler.prune()
 
 
 # -- the everyday way ----------------------------------------------------------------------

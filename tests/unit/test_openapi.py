@@ -12,7 +12,18 @@ from checkout import ROOT
 from openapi_spec_validator import validate
 
 from simyard.service import openapi, websocket
-from simyard.service.rest import control, files, jobs, logs, meta, pages, session, uploads, yard
+from simyard.service.rest import (
+    control,
+    files,
+    jobs,
+    logs,
+    meta,
+    pages,
+    prune,
+    session,
+    uploads,
+    yard,
+)
 from simyard.service.routes import Routes
 from simyard.service.security import Scope
 
@@ -22,7 +33,7 @@ REFERENCE = ROOT / "docs" / "reference" / "rest.md"
 @pytest.fixture(scope="module")
 def routes() -> Routes:
     made = Routes(web.Application().router)
-    for part in (jobs, control, logs, files, uploads, yard, session, meta, websocket):
+    for part in (jobs, control, logs, files, uploads, prune, yard, session, meta, websocket):
         part.register(made)
     pages.register(made)
     return made
