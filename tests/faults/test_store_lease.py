@@ -12,7 +12,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import psycopg
 import pytest
 from live_service import LiveService, wait_until
 from postgres_server import PostgresServer
@@ -237,6 +236,8 @@ async def test_what_another_home_has_started_is_left_to_it(url: str) -> None:
 
 def lose_an_answer(store: Store, *, committed: bool) -> None:
     """Break the connection at the next commit, after or before it took place."""
+    import psycopg
+
     dialect = store._engine.dialect
     commit = dialect.do_commit
 
