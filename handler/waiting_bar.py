@@ -68,8 +68,11 @@ class WaitingBar:
 
     def left(self, active: int, *, running: int = 0) -> None:
         """Say how many jobs are not over, and how many of them run."""
-        self._total = self._over + active
+        # Never less than before: news of an end comes a moment after it is counted.
+        self._total = max(self._total, self._over + active)
         self._running = running
+        if not active:
+            self._over = self._total
         self.draw()
 
     def draw(self, *, last: bool = False) -> None:

@@ -112,7 +112,7 @@ def test_a_wait_for_many_shows_on_a_terminal_how_far_it_is(
     assert "3 of 3 over · 1 failed" in screen.getvalue().splitlines()[-1]
 
     monkeypatch.setattr(sys, "stderr", screen := Screen())
-    handler.submit_batch([["sleep", "0.7"], ["sleep", "0.7"]])
+    handler.submit_batch([["sleep", "2"], ["sleep", "2"]])
     handler.wait_until_all_done(PATIENCE, progress=True)
     assert "2 of 2 over" in screen.getvalue()
     assert screen.getvalue().count("\n") == 1
