@@ -53,11 +53,18 @@ class LoopThread:
         aside), in a process forked after the start, after `stop`.
         """
         loop = self._ready()
+        call = _Call()
 
         async def run() -> T:
+            call.begin()
             return await function(*args, **kwargs)
 
-        return self._outcome(asyncio.run_coroutine_threadsafe(run(), loop))
+        try:
+            return self._outcome(asyncio.run_coroutine_threadsafe(run(), loop))
+        except KeyboardInterrupt:
+            # It may have come before there was a future to cancel.
+            loop.call_soon_threadsafe(call.give_up)
+            raise
 
     def iterate(self, make: Callable[[], AsyncGenerator[T, None]]) -> Iterator[T]:
         """Yield what an asynchronous generator yields, each item fetched when it is asked for."""
@@ -136,6 +143,24 @@ class LoopThread:
         except BaseException:
             future.cancel()
             raise
+
+
+class _Call:
+    """One call's task in the loop, so that it can be ended whether or not it has begun."""
+
+    def __init__(self) -> None:
+        self._task: asyncio.Task[object] | None = None
+        self._given_up = False
+
+    def begin(self) -> None:
+        if self._given_up:
+            raise asyncio.CancelledError
+        self._task = asyncio.current_task()
+
+    def give_up(self) -> None:
+        self._given_up = True
+        if self._task is not None:
+            self._task.cancel()
 
 
 async def _made(make: Callable[[], T]) -> T:

@@ -180,7 +180,9 @@ def test_lines_arrive_while_the_job_runs(handler: JobManagerHandler, case: Path)
     job = handler.submit(script="echo one; until [ -e go ]; do sleep 0.05; done; printf two")
     lines = job.logs(follow=True)
     assert next(lines) == "one"
-    assert job.status() == "running"
+    assert job.status() in ("submitting", "running"), (
+        "its line may come before the news of its start"
+    )
     (case / "go").touch()
     assert list(lines) == ["two"]
     assert list(job.logs()) == ["one", "two"]
