@@ -5,6 +5,7 @@
 #   make lint     check style; `make format` repairs it
 #   make types    check types
 #   make soak     random operations and kills for MINUTES=1, checked against a model
+#   make sabotage break one mechanism at a time; its test must turn red
 #   make bench    measure against this machine's own limit, in ratios (build/bench.json)
 #   make docs     check that the code blocks in README and docs run
 #   make clean    remove everything that was made here
@@ -13,7 +14,7 @@ SHELL := bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint format types soak bench docs clean
+.PHONY: help demo test lint format types soak sabotage bench docs clean
 
 VENV := .venv
 PYTHON := $(VENV)/bin/python
@@ -67,6 +68,9 @@ types: $(VENV)/dev.stamp
 
 soak: $(VENV)/test.stamp
 	PYTHONPATH=typings $(PYTHON) tests/faults/soak.py --minutes $(or $(MINUTES),1) $(ARGS)
+
+sabotage: $(VENV)/test.stamp
+	$(PYTHON) tests/sabotage.py $(ARGS)
 
 bench: $(VENV)/test.stamp
 	$(PYTHON) tests/benchmarks/bench.py --output build/bench.json $(ARGS)
