@@ -118,7 +118,7 @@ class Client:
                             raise
                     await asyncio.sleep(0.1)
                 self._proven = True
-                self._session = self._new_session()
+                self._session = self._new_session(self._endpoint)
             assert self._endpoint is not None
             return self._endpoint
 
@@ -132,6 +132,11 @@ class Client:
         session, self._session = self._session, None
         if session is not None:
             await session.close()
+
+    async def _forget_session(self, session: aiohttp.ClientSession) -> None:
+        async with self._opening:
+            if self._session is session:
+                await self.forget()
 
     async def _look_again(self, session: aiohttp.ClientSession) -> None:
         """After a failure: keep `session` where its service is still there, else forget it."""
@@ -180,15 +185,14 @@ class Client:
         answer = await _hello(endpoint, nonce)
         check_proof(endpoint, nonce, answer)
 
-    def _new_session(self) -> aiohttp.ClientSession:
+    def _new_session(self, endpoint: Endpoint) -> aiohttp.ClientSession:
         trace = aiohttp.TraceConfig()
 
         async def prove_first(*_: Any) -> None:
-            assert self._endpoint is not None
             if self._proven:  # just now, when the service was found
                 self._proven = False
             else:
-                await self._prove(self._endpoint)
+                await self._prove(endpoint)
 
         trace.on_connection_create_start.append(prove_first)
         return aiohttp.ClientSession(
@@ -221,6 +225,7 @@ class Client:
         safe = method != "POST" or key is not None if safe is None else safe
         deadline = time.monotonic() + RETRY_SECONDS
         pause = 0.05
+        refused = False
         while True:
             endpoint = await self.open(
                 start=self._start and start, patience=0.0 if start else RETURN_SECONDS
@@ -238,7 +243,13 @@ class Client:
                     timeout=aiohttp.ClientTimeout(total=None, connect=10, sock_read=timeout),
                     allow_redirects=False,
                 )
-                break
+                if response.status != 401 or refused or self._fixed is not None:
+                    break
+                # Another service has the address now, and the home; nothing was done there.
+                refused = True
+                response.release()
+                await self._forget_session(session)
+                continue
             except (aiohttp.ServerTimeoutError, asyncio.TimeoutError):
                 raise ServiceUnavailable(
                     f"the service at {endpoint.url} did not answer within {timeout:g} s; "
@@ -492,6 +503,9 @@ class Client:
         except aiohttp.WSServerHandshakeError as error:
             if error.status == 410:
                 raise Gone("the events asked for are not kept any longer") from None
+            if error.status == 401 and self._fixed is None:
+                await self._forget_session(session)  # another service has the home now
+                raise ServiceUnavailable("the service has just changed") from error
             if error.status in (401, 403):
                 raise PermissionDenied("the service refuses to tell its events") from None
             raise
