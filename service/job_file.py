@@ -14,6 +14,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import yaml
+from typing_extensions import NotRequired, TypedDict
 
 from ..errors import InvalidInput
 from .model import JobSpec
@@ -44,6 +45,17 @@ _Words.add_implicit_resolver(
 _Words.add_implicit_resolver(
     "tag:yaml.org,2002:null", re.compile(r"^(?:~|null|Null|NULL|)$"), ["~", "n", "N", ""]
 )
+
+
+class JobFileRequest(TypedDict):
+    """A submission with a job file: its text as it is, and what goes with it."""
+
+    yaml: str
+    """The text of the file."""
+    spec: NotRequired[dict[str, Any]]
+    """Fields of a job that beat those of the file."""
+    defaults: NotRequired[dict[str, Any]]
+    """Fields that hold where neither says anything."""
 
 
 def read(text: str) -> dict[str, Any]:

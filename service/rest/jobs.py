@@ -305,7 +305,7 @@ def register(routes: Routes) -> None:
         scope=Scope.FULL,
         tag=tag,
         summary="Submit a job",
-        body=JobSpec,
+        body=JobSpec | job_file.JobFileRequest,
         answer=JobView,
         status=201,
         errors=(409, 422),

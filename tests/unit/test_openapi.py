@@ -92,3 +92,14 @@ def test_the_reference_has_one_row_for_every_route(routes: Routes) -> None:
     )
     expected = [(r.method, r.template, r.scope.value, r.summary) for r in routes if r.documented]
     assert sorted(rows) == sorted(expected)
+
+
+def test_a_job_may_be_submitted_as_a_job_file_and_the_document_says_so(routes: Routes) -> None:
+    made = json.loads(json.dumps(openapi.document(routes, version="0")))
+    body = made["paths"]["/api/jobs"]["post"]["requestBody"]["content"]["application/json"][
+        "schema"
+    ]
+    schema = json.dumps([body, made["components"]["schemas"]])
+    assert "JobFileRequest" in json.dumps(body)
+    assert "JobSpec" in json.dumps(body)
+    assert '"yaml"' in schema
